@@ -1,0 +1,136 @@
+"""Turn every exception of a service into one problem+json answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from interpedia_shared.problems import InternalError, Invalid, NotFound, Problem, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+log = structlog.get_logger(__name__)
+
+
+class MethodProblem(Problem):
+    """The path exists, the method does not; rendered as `about:blank`."""
+
+    slug, title, status = "about:blank", "Method not allowed", 405
+
+
+def problem_response(request: Request, problem: Problem) -> Response:
+    """Render one problem for one request."""
+    state = request.app.state
+    body = problem.body(getattr(state, "docs_url", ""))
+    body["instance"] = request.url.path
+    body["request_id"] = getattr(request.state, "request_id", None)
+    headers = {}
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.retry_after_s)
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(orjson.dumps(body, default=str), problem.status, headers, MEDIA_TYPE)
+
+
+def pointer(location: Sequence[str | int]) -> str:
+    """FastAPI's error location as a JSON pointer (body) or a plain name (query, path, header)."""
+    kind, *rest = location
+    if kind == "body":
+        return "#/" + "/".join(str(part) for part in rest)
+    return ".".join(str(part) for part in rest) or str(kind)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(request, error)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors: list[dict[str, Any]] = []
+    for item in error.errors():
+        entry: dict[str, Any] = {"field": pointer(item["loc"]), "detail": item["msg"]}
+        context = item.get("ctx")
+        if isinstance(context, Mapping):
+            entry["limits"] = {str(k): v for k, v in context.items() if isinstance(v, (int, float, str))}
+        errors.append(entry)
+    detail = "; ".join(f"{entry['field']}: {entry['detail']}" for entry in errors[:5])
+    return problem_response(request, Invalid(detail, extensions={"errors": errors}))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem_response(request, NotFound(f"No route {request.method} {request.url.path}."))
+    if error.status_code == 405:
+        return problem_response(
+            request, MethodProblem(f"{request.method} is not allowed on {request.url.path}.")
+        )
+    if error.status_code < 500:
+        return problem_response(request, Invalid(str(error.detail)))
+    return problem_response(request, InternalError())
+
+
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    OSError,
+)
+
+
+def database_is_away(error: BaseException | None) -> bool:
+    """Whether an exception, or one that caused it, says that Postgres cannot be reached."""
+    seen = 0
+    while error is not None and seen < 8:
+        if isinstance(error, (*_LOST, asyncio.TimeoutError)):
+            return True
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    if database_is_away(error):
+        log.warning("database_away", path=request.url.path, error=type(error).__name__)
+        return problem_response(request, Unavailable("The database cannot be reached.", retry_after_s=2))
+    log.exception("unhandled", path=request.url.path, exc_info=error)
+    return problem_response(request, InternalError())
+
+
+def install_handlers(app: FastAPI, docs_url: str) -> None:
+    """Route every error of the app through the renderer."""
+    app.state.docs_url = docs_url
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(DBAPIError, _on_crash)
+    app.add_exception_handler(OSError, _on_crash)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route: one entry per status, naming the documented types."""
+    answers: dict[int | str, dict[str, Any]] = {}
+    for problem in problems:
+        entry = answers.setdefault(
+            problem.status,
+            {
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
+            },
+        )
+        entry["description"] = "; ".join(
+            filter(None, [entry["description"], f"{problem.title} (`{problem.slug}`)"])
+        )
+    return answers

@@ -1,0 +1,48 @@
+"""Base of all bodies on the wire, and the shapes that all routes share."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+
+class Schema(BaseModel):
+    """An answer: snake_case JSON, built from rows or by name."""
+
+    model_config = ConfigDict(from_attributes=True, populate_by_name=True, ser_json_inf_nan="null")
+
+
+class Request(Schema):
+    """A request body: an unknown field is an error, so that a typo is never silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Page(Schema, Generic[T]):
+    """A list: pass `next_cursor` back as `cursor` until it is null."""
+
+    items: list[T]
+    next_cursor: str | None = Field(default=None, description="null on the last page")
+
+
+class FieldError(Schema):
+    """One wrong field."""
+
+    field: str = Field(examples=["#/hook"])
+    detail: str
+    limits: dict[str, Any] = Field(default_factory=dict)
+
+
+class ProblemBody(Schema):
+    """RFC 9457 problem details; further members depend on the type."""
+
+    type: str = Field(examples=["https://interpedia.org/problems/sae-not-found"])
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    request_id: str | None = None
+    errors: list[FieldError] | None = None
