@@ -1,0 +1,1 @@
+"""The one schema: tables, sessions, migrations."""

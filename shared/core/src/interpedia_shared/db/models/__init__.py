@@ -1,0 +1,31 @@
+"""All tables. Importing this module registers every one of them on `Base.metadata`."""
+
+from interpedia_shared.db.models.catalogue import SAE, LanguageModel, Release, SAEVersion, Tokenizer
+from interpedia_shared.db.models.corpus import Context, Corpus, CorpusDocument
+from interpedia_shared.db.models.explanation import Explanation
+from interpedia_shared.db.models.feature import FEATURE_PARTITIONS, Feature
+from interpedia_shared.db.models.job import Job, JobEvent, JobTask
+from interpedia_shared.db.models.people import Account, APIKey, IdempotencyKey
+from interpedia_shared.db.models.upload import Upload, UploadFile
+
+__all__ = [
+    "FEATURE_PARTITIONS",
+    "SAE",
+    "APIKey",
+    "Account",
+    "Context",
+    "Corpus",
+    "CorpusDocument",
+    "Explanation",
+    "Feature",
+    "IdempotencyKey",
+    "Job",
+    "JobEvent",
+    "JobTask",
+    "LanguageModel",
+    "Release",
+    "SAEVersion",
+    "Tokenizer",
+    "Upload",
+    "UploadFile",
+]

@@ -1,0 +1,3 @@
+"""Fixtures live in tests/support; this file only names them."""
+
+pytest_plugins = ["tests.support.database"]
