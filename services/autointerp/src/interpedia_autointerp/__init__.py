@@ -1,0 +1,1 @@
+"""Interpedia's autointerp service."""

@@ -1,0 +1,18 @@
+"""`python -m interpedia_autointerp`: run the service."""
+
+from __future__ import annotations
+
+from interpedia_shared.app import serve
+from interpedia_shared.settings import load_database_settings
+from interpedia_autointerp.app import create_app
+from interpedia_autointerp.settings import AutointerpSettings
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    settings = AutointerpSettings()
+    serve(create_app(settings, load_database_settings()), settings)
+
+
+if __name__ == "__main__":
+    main()

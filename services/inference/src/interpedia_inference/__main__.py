@@ -1,0 +1,18 @@
+"""`python -m interpedia_inference`: run the service."""
+
+from __future__ import annotations
+
+from interpedia_shared.app import serve
+from interpedia_shared.settings import load_database_settings
+from interpedia_inference.app import create_app
+from interpedia_inference.settings import InferenceSettings
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    settings = InferenceSettings()
+    serve(create_app(settings, load_database_settings()), settings)
+
+
+if __name__ == "__main__":
+    main()
