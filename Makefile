@@ -1,0 +1,63 @@
+# Everything a person or CI does here is a target of this file. `make help` lists them.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?= var
+DEMO_TOKENS ?= 65536
+BIN := $(VENV)/bin
+SOURCES := $(wildcard requirements/*.txt shared/*/pyproject.toml services/*/pyproject.toml client/pyproject.toml deploy/local/pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup lint format types test bench bench-dashboards bench-store demo-saes lock openapi clean
+
+##@ Use it
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run-installed ## Install what is missing, start everything, build the demo (DEMO_TOKENS=65536 DATA=var)
+	@$(BIN)/python -m interpedia_local run --data-dir $(DATA) --demo-tokens $(DEMO_TOKENS)
+
+##@ Work on it
+setup: $(VENV)/.dev-installed ## Make .venv with everything: services, tests, tools
+
+lint: setup ## Style, dead code, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## Put the style right
+	$(BIN)/ruff check --fix-only -q . && $(BIN)/ruff format .
+
+types: setup ## Types, strictly
+	$(BIN)/pyright
+
+test: setup ## All tests (T=tests/gateway for some)
+	$(BIN)/python -m pytest $(T)
+
+openapi: setup ## Write docs/openapi.json anew from the code
+	$(BIN)/python -m interpedia_gateway.openapi docs/openapi.json
+
+lock: setup ## Write requirements/constraints.txt anew from what is installed
+	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | sed 's/+cpu$$//' | sort -f > requirements/constraints.txt
+
+clean: ## Remove .venv and all local data
+	rm -rf $(VENV) $(DATA)
+
+##@ Measure it
+bench: bench-dashboards bench-store ## All benchmarks; they rewrite the README's tables
+
+bench-dashboards: setup ## Dashboards and the forward pass against SAEDashboard and plain transformers
+	$(BIN)/python -m benchmarks.dashboards --work-dir $(DATA)/bench
+
+bench-store: setup ## Storage and reads of 294,912 features against a row per example
+	$(BIN)/python -m benchmarks.store --work-dir $(DATA)/bench
+
+demo-saes: setup ## Train the demo SAEs anew (about an hour on two cores)
+	$(BIN)/python examples/train_demo_saes.py
+
+$(VENV)/.run-installed: $(SOURCES) deploy/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) DATA=$(DATA) bash deploy/setup.sh run
+
+$(VENV)/.dev-installed: $(SOURCES) deploy/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) DATA=$(DATA) bash deploy/setup.sh dev
