@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from pydantic import SecretStr
+
 from interpedia_autointerp.app import create_app
 from interpedia_autointerp.settings import AutointerpSettings
 from interpedia_shared.settings import DatabaseSettings
-from pydantic import SecretStr
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def _problems(base: type[Problem] = Problem) -> list[type[Problem]]:
 def test_every_problem_has_one_page_and_every_page_a_problem() -> None:
     slugs = [p.slug for p in _problems() if p.slug != "about:blank" and "slug" in vars(p)]
     slugs.append(Problem.slug)
-    assert sorted(set(slugs)) == sorted(set(page.stem for page in (ROOT / "docs/problems").glob("*.md")))
+    assert sorted(set(slugs)) == sorted({page.stem for page in (ROOT / "docs/problems").glob("*.md")})
 
 
 def test_problem_pages_say_title_and_status() -> None:

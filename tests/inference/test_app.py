@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from pydantic import SecretStr
+
 from interpedia_inference.app import create_app
 from interpedia_inference.settings import InferenceSettings
 from interpedia_shared.settings import DatabaseSettings
-from pydantic import SecretStr
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
+
 from interpedia_local.postgres import LocalPostgres
 from interpedia_shared.db.__main__ import upgrade
 from interpedia_shared.db.session import Database
 from interpedia_shared.settings import DatabaseSettings
-from pydantic import SecretStr
 
 
 @pytest.fixture(scope="session")

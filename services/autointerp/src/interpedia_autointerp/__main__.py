@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from interpedia_shared.app import serve
-from interpedia_shared.settings import load_database_settings
 from interpedia_autointerp.app import create_app
 from interpedia_autointerp.settings import AutointerpSettings
+from interpedia_shared.app import serve
+from interpedia_shared.settings import load_database_settings
 
 
 def main() -> None:

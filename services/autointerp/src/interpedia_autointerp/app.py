@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from pydantic import Field
 
+from interpedia_autointerp.settings import AutointerpSettings
 from interpedia_shared.app import ServiceSpec, create_service
 from interpedia_shared.db.session import Database
 from interpedia_shared.health import database_check
 from interpedia_shared.schemas import Schema
 from interpedia_shared.settings import DatabaseSettings
-from interpedia_autointerp.settings import AutointerpSettings
 
-DESCRIPTION = "Explains features and scores explanations. Its routes arrive with a later release; until then this service is healthy and says that it can do nothing yet."
+DESCRIPTION = (
+    "Explains features and scores explanations. Its routes arrive with a later release; until "
+    "then this service is healthy and says that it can do nothing yet."
+)
 
 
 class Capabilities(Schema):

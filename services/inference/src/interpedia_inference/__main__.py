@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from interpedia_shared.app import serve
-from interpedia_shared.settings import load_database_settings
 from interpedia_inference.app import create_app
 from interpedia_inference.settings import InferenceSettings
+from interpedia_shared.app import serve
+from interpedia_shared.settings import load_database_settings
 
 
 def main() -> None:

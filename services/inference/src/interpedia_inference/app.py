@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from pydantic import Field
 
+from interpedia_inference.settings import InferenceSettings
 from interpedia_shared.app import ServiceSpec, create_service
 from interpedia_shared.db.session import Database
 from interpedia_shared.health import database_check
 from interpedia_shared.schemas import Schema
 from interpedia_shared.settings import DatabaseSettings
-from interpedia_inference.settings import InferenceSettings
 
-DESCRIPTION = "One language model and its SAEs in memory. Live routes arrive with the next release; until then this service is healthy and says that it can do nothing yet."
+DESCRIPTION = (
+    "One language model and its SAEs in memory. Live routes arrive with the next release; "
+    "until then this service is healthy and says that it can do nothing yet."
+)
 
 
 class Capabilities(Schema):

@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 from alembic import context
-from interpedia_shared.db import models  # noqa: F401  (registers the tables)
-from interpedia_shared.db.base import Base
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from interpedia_shared.db import models  # noqa: F401  (registers the tables)
+from interpedia_shared.db.base import Base
 
 MIGRATION_LOCK = 7_202_611
 """Key of the advisory lock: two runs at once wait for one another instead of colliding."""
