@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, Text, UniqueConstraint
@@ -94,3 +95,4 @@ class SAEVersion(CreatedAt, BigId, Base):
     n_contexts: Mapped[int]
     n_tokens: Mapped[int | None] = mapped_column(BigInteger)
     published_at: Mapped[datetime | None]
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary, SmallInteger, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -26,6 +28,7 @@ class Corpus(CreatedAt, BigId, Base):
     digest: Mapped[str] = mapped_column(Text)
     provenance: Mapped[JSON]
     state: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
 
 
 class CorpusDocument(Base):

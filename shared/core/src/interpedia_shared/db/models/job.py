@@ -42,7 +42,9 @@ class JobTask(BigId, Base):
     """One resumable chunk of a job.
 
     `state`: waiting (an earlier stage is not done), queued, running, done, dead, cancelled. `attempt` counts
-    starts, crashes included; past `max_attempts` the task is dead and keeps its last error.
+    starts, crashes included; past `max_attempts` the task is dead and keeps its last error. `queue` names the
+    workers it is for. While it runs, (`worker`, `attempt`) is the fence of everything its worker writes, and
+    `heartbeat_at` says when that worker was last known to be alive.
     """
 
     __tablename__ = "job_task"
@@ -50,6 +52,7 @@ class JobTask(BigId, Base):
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
     kind: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text, server_default="ingest")
     stage: Mapped[int] = mapped_column(SmallInteger)
     ordinal: Mapped[int]
     params: Mapped[JSON]
@@ -59,6 +62,7 @@ class JobTask(BigId, Base):
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default="3")
     worker: Mapped[str | None] = mapped_column(Text)
+    heartbeat_at: Mapped[datetime | None]
     error: Mapped[JSON | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -123,9 +123,11 @@ def _corpora() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("provenance", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("job_id", sa.UUID(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("id", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_corpus_account_id")),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_corpus_job_id"), ondelete="SET NULL"),
         sa.ForeignKeyConstraint(
             ["tokenizer_hash"], ["tokenizer.hash"], name=op.f("fk_corpus_tokenizer_hash")
         ),
@@ -203,9 +205,13 @@ def _saes() -> None:
         sa.Column("n_contexts", sa.Integer(), nullable=False),
         sa.Column("n_tokens", sa.BigInteger(), nullable=True),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("job_id", sa.UUID(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("id", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["corpus_id"], ["corpus.id"], name=op.f("fk_sae_version_corpus_id")),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["job.id"], name=op.f("fk_sae_version_job_id"), ondelete="SET NULL"
+        ),
         sa.ForeignKeyConstraint(
             ["sae_id"], ["sae.id"], name=op.f("fk_sae_version_sae_id"), ondelete="CASCADE"
         ),
@@ -315,6 +321,7 @@ def _jobs() -> None:
         "job_task",
         sa.Column("job_id", sa.UUID(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("queue", sa.Text(), server_default="ingest", nullable=False),
         sa.Column("stage", sa.SmallInteger(), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("params", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -324,6 +331,7 @@ def _jobs() -> None:
         sa.Column("attempt", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("max_attempts", sa.SmallInteger(), server_default="3", nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
+        sa.Column("heartbeat_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -374,7 +382,7 @@ def _queue() -> None:
 
 def upgrade() -> None:
     op.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    for step in (_people, _models, _corpora, _saes, _features, _jobs, _uploads, _queue):
+    for step in (_people, _models, _jobs, _corpora, _saes, _features, _uploads, _queue):
         step()
 
 
