@@ -34,7 +34,15 @@ class ServiceSpec:
 
 def create_service(spec: ServiceSpec, settings: ServiceSettings) -> FastAPI:
     """Put one service together. Middleware runs outside in: context, body limit, problems."""
-    app = FastAPI(title=spec.title, description=spec.description, version=__version__, lifespan=spec.lifespan)
+    app = FastAPI(
+        title=spec.title,
+        description=spec.description,
+        version=__version__,
+        lifespan=spec.lifespan,
+        # FastAPI's own pages load scripts from another host; the gateway serves them itself.
+        docs_url=None,
+        redoc_url=None,
+    )
     install_handlers(app, settings.docs_url)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, docs_url=settings.docs_url)
     app.add_middleware(RequestContext, service=spec.name)

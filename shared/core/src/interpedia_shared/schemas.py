@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Schema(BaseModel):
@@ -19,6 +22,19 @@ class Request(Schema):
     """A request body: an unknown field is an error, so that a typo is never silently ignored."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_stored(cls, data: Any) -> Any:
+        """Refuse what JSON may hold and neither Postgres nor UTF-8 can, before it becomes a crash."""
+        if isinstance(data, dict):
+            try:
+                written = orjson.dumps(data, default=str)
+            except orjson.JSONEncodeError as error:
+                raise ValueError("holds half of a surrogate pair, or a number beyond 64 bits") from error
+            if _NUL.search(written):
+                raise ValueError("holds a NUL character")
+        return data
 
 
 class Page(Schema, Generic[T]):

@@ -24,7 +24,10 @@ class Base(DeclarativeBase):
     """Base of every table."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map: ClassVar[dict[Any, Any]] = {JSON: JSONB(none_as_null=True), datetime: DateTime(timezone=True)}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        JSON: JSONB(none_as_null=True),
+        datetime: DateTime(timezone=True),
+    }
 
 
 class CreatedAt:

@@ -1,0 +1,1 @@
+"""Bodies that several services exchange; each is defined once, here."""
