@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= var
 DEMO_TOKENS ?= 65536
+RUN_FLAGS ?=
 BIN := $(VENV)/bin
 SOURCES := $(wildcard requirements/*.txt shared/*/pyproject.toml services/*/pyproject.toml client/pyproject.toml deploy/local/pyproject.toml)
 
@@ -15,8 +16,8 @@ SOURCES := $(wildcard requirements/*.txt shared/*/pyproject.toml services/*/pypr
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run-installed ## Install what is missing, start everything, build the demo (DEMO_TOKENS=65536 DATA=var)
-	@$(BIN)/python -m interpedia_local run --data-dir $(DATA) --demo-tokens $(DEMO_TOKENS)
+run: $(VENV)/.run-installed ## Install what is missing, start everything, build the demo (DEMO_TOKENS=65536 DATA=var RUN_FLAGS="--gateway-port 9000")
+	@$(BIN)/python -m interpedia_local run --data-dir $(DATA) --demo-tokens $(DEMO_TOKENS) $(RUN_FLAGS)
 
 ##@ Work on it
 setup: $(VENV)/.dev-installed ## Make .venv with everything: services, tests, tools

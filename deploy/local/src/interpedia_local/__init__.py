@@ -1,0 +1,1 @@
+"""Everything that runs Interpedia on one machine, and nothing a cluster needs."""
