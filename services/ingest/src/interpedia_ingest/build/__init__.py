@@ -1,0 +1,1 @@
+"""Builds of dashboards: what a job consists of, and the tasks that carry it out."""

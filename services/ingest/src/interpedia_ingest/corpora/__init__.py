@@ -1,0 +1,1 @@
+"""Corpora: uploaded text, tokenised once into contexts of one length."""

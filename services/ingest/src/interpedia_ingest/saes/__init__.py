@@ -1,0 +1,1 @@
+"""SAEs: checked, registered and handed to a build in one transaction."""

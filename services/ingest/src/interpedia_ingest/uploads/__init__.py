@@ -1,0 +1,1 @@
+"""Files sent in parts, checked and kept by their content."""
