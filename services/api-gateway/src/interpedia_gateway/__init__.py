@@ -1,0 +1,1 @@
+"""The public API: reads Postgres, forwards what it does not do itself. No torch."""

@@ -1,0 +1,48 @@
+"""Answers with an ETag: the body's own digest, so that it changes exactly when the bytes do."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+VARY = "Authorization, X-API-Key"
+
+
+class Lifetime(Enum):
+    """How long an answer may be kept without asking again."""
+
+    REVALIDATE = "no-cache"
+    """Keep it, but ask each time; an unchanged one costs a 304."""
+    FOREVER = "max-age=31536000, immutable"
+    """The address names a version, and versions do not change."""
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Whether an `If-None-Match` header names this ETag."""
+    if header is None:
+        return False
+    candidates = [part.strip().removeprefix("W/") for part in header.split(",")]
+    return "*" in candidates or etag in candidates
+
+
+def answer(
+    request: Request, body: BaseModel, *, lifetime: Lifetime = Lifetime.REVALIDATE, private: bool = False
+) -> Response:
+    """Render a body, or 304 when the caller has these bytes already.
+
+    Args:
+        request: The request, for its `If-None-Match`.
+        body: What to send.
+        lifetime: How long caches may keep it.
+        private: It is meant for this caller only; shared caches must not keep it.
+    """
+    content = body.model_dump_json().encode()
+    etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+    scope = "private" if private else "public"
+    headers = {"ETag": etag, "Cache-Control": f"{scope}, {lifetime.value}", "Vary": VARY}
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")

@@ -1,0 +1,1 @@
+"""Models, SAEs, releases and corpora."""

@@ -1,0 +1,1 @@
+"""All features of an SAE as one stream."""

@@ -1,0 +1,1 @@
+"""Lists and dashboards of features."""

@@ -1,0 +1,1 @@
+"""Long work: progress, events, cancel, retry."""

@@ -1,0 +1,1 @@
+"""Python that reproduces a number of a dashboard."""

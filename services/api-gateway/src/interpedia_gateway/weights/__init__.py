@@ -1,0 +1,1 @@
+"""SAEs' files, to download."""
