@@ -55,7 +55,7 @@ bench-store: setup ## Storage and reads of 294,912 features against a row per ex
 	$(BIN)/python -m benchmarks.store --work-dir $(DATA)/bench
 
 demo-saes: setup ## Train the demo SAEs anew (about an hour on two cores)
-	$(BIN)/python examples/train_demo_saes.py
+	$(BIN)/python examples/train_demo_saes.py --cache $(DATA)/demo-saes && $(BIN)/python examples/evaluate_demo_saes.py --cache $(DATA)/demo-saes
 
 $(VENV)/.run-installed: $(SOURCES) deploy/setup.sh
 	@PYTHON=$(PYTHON) VENV=$(VENV) DATA=$(DATA) bash deploy/setup.sh run

@@ -38,6 +38,7 @@ class SaeManifest(TypedDict):
     saes: Required[list[SaeEntry]]
     n_tokens: NotRequired[int]
     release: NotRequired[dict[str, Any]]
+    settings: NotRequired[dict[str, Any]]
 
 
 class Models:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from interpedia_engine.threads import configure_threads
+from interpedia_engine.threads import configure_threads, keep_freed_memory
 from interpedia_ingest.build.materials import Materials
 from interpedia_ingest.build.plan import PUBLISH, REDUCE, SHARD
 from interpedia_ingest.build.publish import PublishTask
@@ -51,6 +51,7 @@ def main() -> None:
     """Read the settings and work until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
+    keep_freed_memory()
     asyncio.run(run_until_signal(make_worker(settings, load_database_settings())))
 
 
