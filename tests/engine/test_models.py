@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,24 @@ class TestHub:
 
 def _no_network(*_: Any) -> None:
     raise AssertionError("no connection is needed")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    program = (
+        "import resource, sys; from interpedia_engine.threads import keep_freed_memory; import torch;"
+        "kept = keep_freed_memory() if sys.argv[1] == 'keep' else None; torch.set_num_threads(1);"
+        "any(torch.ones(8_000_000) is None for _ in range(3));"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "any(torch.ones(8_000_000) is None for _ in range(30));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    faults = {
+        wish: int(
+            subprocess.run(
+                [sys.executable, "-c", program, wish], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for wish in ("keep", "leave")
+    }
+    assert faults["keep"] < faults["leave"] / 10

@@ -25,8 +25,8 @@ SAES = ("7-res-3k", "15-res-3k", "23-res-3k")
 SHOWN = "15-res-3k"
 CONTEXT_LENGTH = 128
 SINK_NORM_MULTIPLE = 10.0
-"""The SAEs were trained without tokens whose norm is over ten times the median: attention sinks, on which their
-values mean nothing. So the dashboards leave them out too, and say so."""
+"""The SAEs were trained without tokens whose norm is over ten times the median: attention sinks, on which
+their values mean nothing. So the dashboards leave them out too, and say so."""
 
 MODEL_MANIFEST: dict[str, Any] = {
     "id": MODEL,

@@ -31,8 +31,8 @@ def keep_freed_memory() -> bool:
     """Let freed tensors be used again instead of going back to the system.
 
     By default glibc returns every large block, so that each operation of a forward pass on a CPU pays for
-    fresh, zeroed pages: up to a seventh of the whole. The process keeps its peak size instead. Call it once, before
-    the first large allocation. Returns False where the C library is not glibc.
+    fresh, zeroed pages: up to a seventh of the whole. The process keeps its peak size instead. Call it once,
+    before the first large allocation. Returns False where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -41,4 +41,5 @@ def keep_freed_memory() -> bool:
         return False
     # One arena: those of other threads are too small for such blocks and would fall back to fresh pages.
     wishes = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _KEEP_BYTES), (_M_TRIM_THRESHOLD, _KEEP_BYTES))
-    return all([mallopt(option, value) == 1 for option, value in wishes])
+    taken = [mallopt(option, value) == 1 for option, value in wishes]
+    return all(taken)

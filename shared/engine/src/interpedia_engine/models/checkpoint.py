@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -66,4 +67,6 @@ def _translated(detail: str) -> Generator[None]:
     try:
         yield
     except _LOAD_ERRORS as error:
-        raise ModelLoadFailed("source", detail) from error
+        package = re.search(r"pip install (\w[\w.-]*)", str(error))
+        reason = f": the package {package.group(1)} is not installed here" if package else ""
+        raise ModelLoadFailed("source", detail + reason) from error
