@@ -231,6 +231,33 @@ class TestContract:
         assert torch.equal(torch.stack([found.token, found.feature], dim=1), dense.nonzero())
         assert torch.equal(found.value, dense[dense != 0])
 
+    @settings(max_examples=8, deadline=None)
+    @given(data=st.data())
+    @pytest.mark.parametrize("rescales", [False, True])
+    @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "identity"])
+    def test_a_decoder_row_is_what_a_unit_of_activation_adds(
+        self, tmp_path_factory: pytest.TempPathFactory, architecture: str, rescales: bool, data: st.DataObject
+    ):
+        folder = tmp_path_factory.mktemp("sae")
+        overrides: dict[str, Any] = {"architecture": architecture, "rescale_acts_by_decoder_norm": rescales}
+        if architecture in CLASSES and architecture not in TRANSCODERS and data.draw(st.booleans()):
+            overrides |= {"normalize_activations": "expected_average_only_in"}
+            overrides |= {"metadata": {"norm_scaling_factor": data.draw(st.floats(0.1, 10.0))}}
+        seed = data.draw(st.integers(0, 1000))
+        ours = load_sae(
+            tiny_sae(folder, shape=SHAPE, hook=Hook("resid_post", 1), seed=seed, overrides=overrides)
+        )
+        start = data.draw(st.integers(0, ours.d_sae - 1))
+        stop = data.draw(st.integers(start + 1, ours.d_sae))
+        ones = torch.eye(ours.d_sae)[start:stop]
+        x = inputs(1).expand(stop - start, -1)
+        added = ours.decode(ones, x) - ours.decode(torch.zeros_like(ones), x)
+        rows = ours.decoder_rows(start, stop)
+        torch.testing.assert_close(rows, added, rtol=1e-4, atol=1e-4)
+        if rescales and "topk" in architecture:
+            torch.testing.assert_close(rows.norm(dim=1), torch.ones(stop - start))
+            assert not torch.allclose(rows, ours.W_dec[start:stop]), "W_dec stays as stored"
+
     def test_another_width_is_refused(self, tmp_path: Path):
         ours = load_sae(tiny_sae(tmp_path, shape=SHAPE, hook=Hook("resid_post", 1)))
         for encode in (ours.encode, ours.encode_nonzero):

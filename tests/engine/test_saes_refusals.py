@@ -274,6 +274,27 @@ class TestTranscoders:
         edit_config(folder, metadata={"hook_name_out": "blocks.1.mlp.hook_post"})
         refused(folder, WidthMismatch, "d_out: 64 differs from 160")
 
+    def test_two_places_to_write_are_refused(self, tmp_path: Path):
+        folder = tiny_sae(
+            tmp_path, shape=SHAPE, hook=Hook("mlp_input", 1), overrides={"architecture": "transcoder"}
+        )
+        same = check_sae(folder, SHAPE, hook_out=Hook("mlp_out", 1))
+        assert same.hook_out == Hook("mlp_out", 1), "the control: said twice alike"
+        with pytest.raises(
+            BadSAEConfig,
+            match=r"hook_out: is blocks\.3\.hook_mlp_out, but .*hook_name_out = blocks\.1\.hook_mlp_out",
+        ):
+            check_sae(folder, SHAPE, hook_out=Hook("mlp_out", 3))
+
+    @pytest.mark.parametrize("architecture", ["standard", "gated", "topk", "abstopk", "jumprelu", "identity"])
+    def test_what_writes_where_it_reads_has_no_other_output(self, tmp_path: Path, architecture: str):
+        folder = tiny_sae(tmp_path, shape=SHAPE, hook=HOOK, overrides={"architecture": architecture})
+        assert check_sae(folder, SHAPE, hook_out=HOOK).hook_out == HOOK
+        with pytest.raises(
+            BadSAEConfig, match=r"hook_out: is blocks\.3\.hook_resid_post, .* no meaning here"
+        ):
+            check_sae(folder, SHAPE, hook_out=Hook("resid_post", 3))
+
     def test_the_callers_hook_wins(self, folder: Path):
         assert check_sae(folder, SHAPE, hook=Hook("resid_pre", 0)).hook == Hook("resid_pre", 0)
         with pytest.raises(WidthMismatch, match="d_in: 64 differs from 160"):
@@ -355,6 +376,7 @@ class TestHeader:
             ({"shape": [True]}, "shape must be a list of non-negative integers"),
             ({"shape": [2**61, 2**61]}, "needs .* bytes"),
             ({"shape": [1] * 9}, "shape has 9 numbers, more than 8"),
+            ({"shape": [0, 64]}, r"shape \[0, 64\] has a dimension of 0"),
             ({"dtype": "F64"}, "has dtype F64, not one of F32, F16, BF16"),
             ({"dtype": "I64"}, "has dtype I64"),
             ({"dtype": ["F32"]}, "has dtype"),
@@ -393,6 +415,27 @@ class TestHeader:
 
 
 class TestTensors:
+    @pytest.mark.parametrize("shape", [[1 << 61, 0], [0, 1 << 61], [0]])
+    def test_a_tensor_without_values_is_not_walked_through(self, folder: Path, shape: list[int]):
+        header, data = header_of(folder / WEIGHTS)
+        header["scaling_factor"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data)] * 2}
+        write_raw(folder / WEIGHTS, json.dumps(header).encode(), data)
+        refused(folder, BadWeights, r"scaling_factor: shape \[.*\] has a dimension of 0")
+
+    @pytest.mark.parametrize("size", [(), (1,), (64,), (97,), (96, 1), (1, 96)])
+    def test_the_old_scaling_factor_in_another_shape(self, folder: Path, size: tuple[int, ...]):
+        edit_weights(folder, lambda w: w.update(scaling_factor=torch.ones(size)))
+        refused(folder, WidthMismatch, r"scaling_factor: has shape .* give \[96\]")
+
+    def test_the_old_scaling_factor_of_ones_changes_nothing(self, folder: Path):
+        x = torch.randn(3, 64)
+        before = load_sae(folder).encode(x)
+        edit_weights(folder, lambda w: w.update(scaling_factor=torch.ones(96)))
+        assert check_sae(folder, SHAPE)
+        assert torch.equal(load_sae(folder).encode(x), before)
+        edit_weights(folder, lambda w: w["scaling_factor"].__setitem__(95, 1.5))
+        refused(folder, BadWeights, "scaling_factor: is not all ones")
+
     def test_missing_foreign_and_misshapen(self, folder: Path, tmp_path: Path):
         edit_weights(folder, lambda w: w.pop("b_enc"))
         refused(folder, BadWeights, "b_enc: is missing; a topk SAE has W_enc, W_dec, b_dec, b_enc")

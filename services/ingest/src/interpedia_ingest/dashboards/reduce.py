@@ -73,6 +73,7 @@ class Reducer:
         selection: Selection,
         *,
         settings: DashboardSettings,
+        weights: str | None = None,
         decoder: Float[Tensor, "d_sae d_out"] | None = None,
         logit_effects: LogitEffects | None = None,
     ) -> None:
@@ -82,16 +83,18 @@ class Reducer:
             spills: All shards in row order, from `open_spill`.
             selection: The contexts of the build.
             settings: Those of the build.
+            weights: Digest of the SAE's weights (`Target.weights`) that the spills must have been written
+                with; None leaves that unchecked.
             decoder: Decoder rows; without them there are no nearest features.
             logit_effects: Called with blocks of at most 128 features; without it there is no logit lens.
 
         Raises:
-            BadSpill: spills are missing, or belong to another build or to other settings.
+            BadSpill: spills are missing, or belong to another build, to other weights or to other settings.
             BadSelection: the spills were made from other contexts.
             NothingCounted: no position counts.
         """
         check_spills(spills)
-        _check_belonging(spills, selection, settings)
+        _check_belonging(spills, selection, settings, weights)
         counted = counted_tokens(spills)
         self._n_counted = int(counted.sum())
         if self._n_counted == 0:
@@ -170,8 +173,15 @@ class Reducer:
             )
 
 
-def _check_belonging(spills: Sequence[Spill], selection: Selection, settings: DashboardSettings) -> None:
+def _check_belonging(
+    spills: Sequence[Spill], selection: Selection, settings: DashboardSettings, weights: str | None
+) -> None:
     first = spills[0].header
+    # One file is enough: `check_spills` has found the same weights in all.
+    if weights is not None and first.weights != weights:
+        raise BadSpill(
+            "weights", f"{spills[0].path.name} was written with weights {first.weights!r}, not {weights!r}"
+        )
     if first.settings != settings.digest():
         raise BadSpill("settings", f"{spills[0].path.name} was written with other settings")
     if spills[-1].stop_row != selection.n_rows or first.context_length != selection.context_length:

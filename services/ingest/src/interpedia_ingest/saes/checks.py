@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interpedia_engine.errors import EngineError
+from interpedia_engine.errors import BadSAEConfig, EngineError
 from interpedia_engine.hooks import Hook, ModelShape, hook_width, module_point, parse_hook
 from interpedia_engine.layouts import layout_of
 from interpedia_engine.saes import SAEConfig, SAEInfo, check_sae
@@ -70,11 +70,19 @@ def check_manifest(
     if manifest.hook_out is not None:
         hook_out = _hook(f"{pointer}/hook_out", manifest.hook_out, shape)
     if files is None:
+        if hook_out is not None and hook_out != hook:
+            detail = (
+                f"is {hook_out.name}, which has no meaning here: identity writes where it reads, {hook.name}"
+            )
+            raise refuse(BadSAE, f"{pointer}/hook_out", detail)
         return _identity(pointer, manifest, hook, shape)
     try:
         info = check_sae(files, shape, hook=hook, hook_out=hook_out)
         _same_place(pointer, info.cfg, hook, shape)
     except EngineError as error:
+        # The request's own field; a tensor of that name would be the file's.
+        if isinstance(error, BadSAEConfig) and error.field == "hook_out":
+            raise refuse(BadSAE, f"{pointer}/hook_out", error.detail) from error
         raise refuse_engine(BadSAE, f"{pointer}/upload", error) from error
     return _from_files(pointer, manifest, info)
 
@@ -109,12 +117,13 @@ def _same_place(pointer: str, cfg: SAEConfig, hook: Hook, shape: ModelShape) -> 
         BadSAE: they differ.
         EngineError: `cfg.json` names a hook that the model does not have.
     """
-    if cfg.hook_name is None:
-        return
-    own = parse_hook(cfg.hook_name, shape)
-    if own != hook:
-        detail = f"is {hook.name}, but cfg.json says metadata.hook_name = {own.name}"
-        raise refuse(BadSAE, f"{pointer}/hook", detail)
+    for field, name in (("hook_name", cfg.hook_name), ("hf_hook_name", cfg.hf_hook_name)):
+        if name is None:
+            continue
+        own = parse_hook(name, shape)
+        if own != hook:
+            detail = f"is {hook.name}, but cfg.json says metadata.{field} = {own.name}"
+            raise refuse(BadSAE, f"{pointer}/hook", detail)
 
 
 def _identity(pointer: str, manifest: SAEManifest, hook: Hook, shape: ModelShape) -> CheckedSAE:

@@ -82,11 +82,14 @@ class SAE(ABC):
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_out"]:  # noqa: N802 - the literature's name
-        """Decoder directions as rows."""
+        """Decoder directions as rows, as stored; what a unit of activation adds is in `decoder_rows`."""
         return self.weights["W_dec"]
 
     def decoder_rows(self, start: int, stop: int) -> Float[Tensor, "n d_out"]:
-        """Return the decoder directions of features `start` to `stop` (exclusive).
+        """Return what one unit of activation of each of the features `start` to `stop` (exclusive) adds.
+
+        In the scale that the SAE decodes in: where the input is normalised per token, the output is scaled
+        back by a number of that token's, which no row can hold.
 
         Raises:
             OutOfRange: the range is not within 0..d_sae.

@@ -127,10 +127,10 @@ def check_sae(
         files: A folder, or paths by file name.
         shape: The model that it belongs to.
         hook: Where it reads, when the caller knows; else from `cfg.json`.
-        hook_out: Where a transcoder writes, likewise.
+        hook_out: Where a transcoder writes, when the caller knows; must not contradict `cfg.json`.
 
     Raises:
-        BadSAEConfig, UnsupportedArchitecture: `cfg.json` is refused.
+        BadSAEConfig, UnsupportedArchitecture: `cfg.json` is refused, or `hook_out` contradicts it.
         BadWeights: the weights file is refused: its format, its tensors, or NaN or infinite values.
         WidthMismatch: a width differs from the model's at the hook, or a tensor's from `cfg.json`.
         UnknownHook, OutOfRange: the hook is not one of the model's.
@@ -160,7 +160,8 @@ def resolve_hooks(
     """Return where an SAE reads and where it writes, with the widths checked.
 
     Raises:
-        BadSAEConfig: `cfg.json` names no hook, or its two names for it disagree.
+        BadSAEConfig: `cfg.json` names no hook, its two names for it disagree, or `hook_out` contradicts it
+            or the architecture.
         WidthMismatch: the width at a hook differs from the SAE's.
         UnknownHook, OutOfRange: a name is not one of the model's.
     """
@@ -175,15 +176,31 @@ def resolve_hooks(
             "center_writing_weights means nothing for a model with RMS norms; TransformerLens ignores it",
         )
     if not cfg.is_transcoder:
+        if hook_out is not None and hook_out != hook:
+            raise BadSAEConfig(
+                "hook_out",
+                f"is {hook_out.name}, which has no meaning here: {cfg.architecture} writes where it reads, "
+                f"{hook.name}",
+            )
         return hook, hook
-    if hook_out is None:
-        if cfg.hook_name_out is None:
-            raise BadSAEConfig("metadata.hook_name_out", "is missing; a transcoder must say where it writes")
-        hook_out = parse_hook(cfg.hook_name_out, shape)
+    hook_out = _resolve_out(cfg, shape, hook_out)
     if hook_width(hook_out, shape) != cfg.d_out:
         width = hook_width(hook_out, shape)
         raise WidthMismatch("d_out", f"{cfg.d_out} differs from {width}, the width at {hook_out.name}")
     return hook, hook_out
+
+
+def _resolve_out(cfg: SAEConfig, shape: ModelShape, given: Hook | None) -> Hook:
+    """Return where a transcoder writes; when the caller and `cfg.json` both say it, they must agree."""
+    own = None if cfg.hook_name_out is None else parse_hook(cfg.hook_name_out, shape)
+    if given is not None and own is not None and given != own:
+        raise BadSAEConfig(
+            "hook_out", f"is {given.name}, but cfg.json says metadata.hook_name_out = {own.name}"
+        )
+    hook_out = given or own
+    if hook_out is None:
+        raise BadSAEConfig("metadata.hook_name_out", "is missing; a transcoder must say where it writes")
+    return hook_out
 
 
 def _named_hook(cfg: SAEConfig, shape: ModelShape) -> Hook:

@@ -53,8 +53,8 @@ def read_header(
 
     Raises:
         BadWeights: the file is something else (a pickle, an archive), its header is too large, malformed,
-            names a tensor twice, has a dtype other than F32, F16 and BF16, or its offsets overlap, leave gaps
-            or do not end with the file.
+            names a tensor twice, has a dtype other than F32, F16 and BF16, a tensor without values, or its
+            offsets overlap, leave gaps or do not end with the file.
     """
     path = Path(path)
     n_bytes = path.stat().st_size
@@ -122,6 +122,9 @@ def _entry(name: str, value: Any) -> TensorEntry:
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise BadWeights(name, f"has dtype {str(dtype)[:20]}, not one of {', '.join(DTYPE_BYTES)}")
     shape = _sizes(name, "shape", fields["shape"])
+    if 0 in shape:
+        # Beside a zero, the other sizes take no bytes, so the file would not bound them.
+        raise BadWeights(name, f"shape {list(shape)} has a dimension of 0")
     offsets = _sizes(name, "data_offsets", fields["data_offsets"])
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise BadWeights(name, f"data_offsets {list(offsets)[:4]} are not a begin and an end")

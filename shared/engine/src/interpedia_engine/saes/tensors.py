@@ -31,6 +31,14 @@ OPTIONAL_TENSORS = ("scaling_factor",)
 """Old files carry it; it is accepted when it is all ones, which changes nothing."""
 
 
+def optional_tensors(cfg: SAEConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that an SAE of this configuration may have besides.
+
+    Source: SAELens before 6, which saved one factor per feature.
+    """
+    return dict.fromkeys(OPTIONAL_TENSORS, (cfg.d_sae,))
+
+
 def check_tensors(cfg: SAEConfig, header: WeightsHeader) -> None:
     """Compare a header with what the configuration promises.
 
@@ -43,14 +51,13 @@ def check_tensors(cfg: SAEConfig, header: WeightsHeader) -> None:
     for name in expected:
         if name not in names:
             raise BadWeights(name, f"is missing; a {cfg.architecture} SAE has {', '.join(expected)}")
+    accepted = expected | optional_tensors(cfg)
     for entry in header.entries:
-        if entry.name in OPTIONAL_TENSORS:
-            continue
-        if entry.name not in expected:
+        if entry.name not in accepted:
             raise BadWeights(entry.name, f"does not belong to a {cfg.architecture} SAE")
-        if entry.shape != expected[entry.name]:
+        if entry.shape != accepted[entry.name]:
             raise WidthMismatch(
                 entry.name,
                 f"has shape {list(entry.shape)}, but d_in={cfg.d_in}, d_sae={cfg.d_sae}, d_out={cfg.d_out} "
-                f"give {list(expected[entry.name])}",
+                f"give {list(accepted[entry.name])}",
             )

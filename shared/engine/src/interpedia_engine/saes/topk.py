@@ -29,6 +29,17 @@ class TopKSAE(SAE):
         self.k = cfg.k
         self._decoder_norms = self.W_dec.norm(dim=-1) if cfg.rescale_acts_by_decoder_norm else None
 
+    def decoder_rows(self, start: int, stop: int) -> Float[Tensor, "n d_out"]:
+        """Return what one unit of activation of each of the features `start` to `stop` (exclusive) adds.
+
+        With `rescale_acts_by_decoder_norm` these are the rows of W_dec divided by their norms.
+
+        Raises:
+            OutOfRange: the range is not within 0..d_sae.
+        """
+        rows = super().decoder_rows(start, stop)
+        return rows if self._decoder_norms is None else rows / self._decoder_norms[start:stop, None]
+
     def encode_nonzero(self, x: Float[Tensor, "n d_in"]) -> NonZero:
         """Return the non-zero activations of `encode(x)`, sorted by token, then feature; never dense.
 
