@@ -64,13 +64,21 @@ class TestFeatures:
             client.features.get("m/s/5")
 
     def test_a_list_is_fetched_page_by_page(self, client: Client, script: Script) -> None:
-        features = client.features.list("m", "s", sort="density", alive=True, limit=2)
+        features = client.features.list("m", "s", sort="density", alive=True, page_size=2)
         assert next(features).index == 0
         assert len(script.seen) == 1, "nothing is fetched ahead"
         assert [feature.index for feature in features] == [1, 2, 3, 4]
         assert [request.query.get("cursor") for request in script.seen] == [None, "2", "4"]
         assert {request.query["sort"] for request in script.seen} == {"density"}
         assert script.seen[0].query["alive"] == "true"
+
+    def test_a_limit_is_the_number_of_features(self, client: Client, script: Script) -> None:
+        assert [feature.index for feature in client.features.list("m", "s", limit=3, page_size=2)] == [
+            0,
+            1,
+            2,
+        ]
+        assert len(script.seen) == 2
 
 
 class TestJobs:

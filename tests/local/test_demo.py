@@ -61,7 +61,9 @@ def test_a_first_run_publishes_everything(
     said = capsys.readouterr().out
     base = demo.client.base_url
     assert f"{base}/docs" in said
-    assert f"{base}/v1/models/{MODEL}/saes/15-res-3k/features?limit=5&sort=max_activation&order=desc" in said
+    assert (
+        f"{base}/v1/models/{MODEL}/saes/15-res-3k/features?limit=5&min_density=0.001&max_density=0.01" in said
+    )
     assert f"{base}/v1/models/{MODEL}/saes/15-res-3k/features/0" in said
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from interpedia import console
 from interpedia.client import Client
 from interpedia.errors import InterpediaError, Unauthorized
-from interpedia.publishing import PublishOptions
+from interpedia.publishing import PublishOptions, hook_of
 from interpedia.schemas import Job
 from interpedia.settings import Settings
 from interpedia.transport import RetryPolicy
@@ -44,7 +44,7 @@ def publish(client: Client, options: argparse.Namespace) -> int:
     wanted: PublishOptions = {
         "model": options.model,
         "name": options.name,
-        "hook": options.hook,
+        "hook": options.hook or hook_of(Path(options.path)),
         "corpus": options.corpus,
         "resume": options.resume,
         "progress": lambda sent: _show_upload(line, sent),
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("path", help="the folder")
     one.add_argument("--model", required=True, help="the model's id on the server")
     one.add_argument("--name", required=True, help="the SAE's id within the model, e.g. 15-res-4k")
-    one.add_argument("--hook", required=True, help="where in the model, e.g. blocks.15.hook_resid_post")
+    one.add_argument("--hook", help="where in the model (default: what cfg.json says)")
     one.add_argument("--corpus", required=True, help="the corpus to build dashboards from")
     one.add_argument("--n-tokens", type=int, help="how many tokens of the corpus to use (default: all)")
     one.add_argument("--resume", metavar="ID", help="continue an upload that broke off")

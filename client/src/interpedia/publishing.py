@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NotRequired, Required, TypedDict
@@ -42,3 +43,20 @@ def sae_files(folder: Path) -> list[Path]:
     if not weights:
         raise FileProblem(f"{folder} holds no *.safetensors; other formats are not accepted.")
     return [config, *weights]
+
+
+def hook_of(folder: Path) -> str:
+    """The hook that an SAE's own `cfg.json` names.
+
+    Raises:
+        FileProblem: there is none, or the file cannot be read.
+    """
+    try:
+        config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileProblem(f"{folder / 'cfg.json'} cannot be read as JSON.") from error
+    metadata = config.get("metadata") or {}
+    hook = metadata.get("hook_name") or config.get("hook_name")
+    if not hook:
+        raise FileProblem(f"{folder / 'cfg.json'} names no hook: say it with --hook.")
+    return str(hook)

