@@ -19,7 +19,9 @@ STATS_FORMAT = 1
 EXAMPLES_FORMAT = 1
 _LEVEL = 6
 _STATS_HEAD = struct.Struct("<IIddff")
-_EXAMPLES_HEAD = struct.Struct("<IIfB")
+_EXAMPLES_HEAD = struct.Struct("<IIfBB")
+_SMALLEST_FRACTION = 2.0**-14
+"""Below it a half-precision number loses bits, down to becoming zero."""
 _U32, _U16, _U8, _F16, _F32 = (np.dtype(code) for code in ("<u4", "<u2", "u1", "<f2", "<f4"))
 
 
@@ -154,12 +156,17 @@ def _read_coactive(reader: _Reader) -> Coactive:
 
 
 def encode_examples(examples: Examples) -> bytes:
-    """Pack one feature's examples; values become half-precision fractions of the largest magnitude."""
-    largest = float(np.abs(examples.values).max()) if len(examples.values) else 0.0
-    scale = largest if largest > 0 else 1.0
+    """Pack one feature's examples.
+
+    Values become half-precision fractions of the largest magnitude, or stay as they are where a fraction
+    would be too small for that: either way the relative error is below 2**-11 and what is not zero stays so.
+    """
+    scale, value_type = _value_encoding(examples.values)
     lengths = np.diff(examples.offsets)
     position_type = _U8 if not len(examples.positions) or int(examples.positions.max()) < 256 else _U16
-    head = _EXAMPLES_HEAD.pack(len(examples), len(examples.positions), scale, position_type.itemsize)
+    head = _EXAMPLES_HEAD.pack(
+        len(examples), len(examples.positions), scale, position_type.itemsize, value_type.itemsize
+    )
     return _seal(
         EXAMPLES_FORMAT,
         b"".join(
@@ -170,10 +177,18 @@ def encode_examples(examples: Examples) -> bytes:
                 examples.repeats.astype(_U8).tobytes(),
                 lengths.astype(_U16).tobytes(),
                 examples.positions.astype(position_type).tobytes(),
-                (examples.values / np.float32(scale)).astype(_F16).tobytes(),
+                (examples.values / np.float32(scale)).astype(value_type).tobytes(),
             )
         ),
     )
+
+
+def _value_encoding(values: NDArray[np.float32]) -> tuple[float, np.dtype[Any]]:
+    magnitudes = np.abs(values[values != 0])
+    if not len(magnitudes):
+        return 1.0, _F16
+    scale = float(magnitudes.max())
+    return (1.0, _F32) if float(magnitudes.min()) / scale < _SMALLEST_FRACTION else (scale, _F16)
 
 
 def decode_examples(blob: bytes) -> Examples:
@@ -183,9 +198,9 @@ def decode_examples(blob: bytes) -> Examples:
         CorruptBlob: unknown format, or counts that contradict each other.
     """
     reader = _open(blob, EXAMPLES_FORMAT)
-    count, nnz, scale, position_bytes = reader.head(_EXAMPLES_HEAD)
-    if position_bytes not in (1, 2):
-        raise CorruptBlob(f"positions of {position_bytes} bytes")
+    count, nnz, scale, position_bytes, value_bytes = reader.head(_EXAMPLES_HEAD)
+    if position_bytes not in (1, 2) or value_bytes not in (2, 4):
+        raise CorruptBlob(f"positions of {position_bytes} bytes, values of {value_bytes}")
     contexts = reader.array(_U32, count)
     reasons = reader.array(_U8, count)
     repeats = reader.array(_U8, count).astype(np.bool_)
@@ -194,7 +209,7 @@ def decode_examples(blob: bytes) -> Examples:
     if int(offsets[-1]) != nnz:
         raise CorruptBlob(f"examples hold {int(offsets[-1])} activations, header says {nnz}")
     positions = reader.array(_U8 if position_bytes == 1 else _U16, nnz).astype(np.uint16)
-    values = reader.array(_F16, nnz).astype(np.float32) * np.float32(scale)
+    values = reader.array(_F16 if value_bytes == 2 else _F32, nnz).astype(np.float32) * np.float32(scale)
     reader.done()
     return Examples(
         contexts=contexts,

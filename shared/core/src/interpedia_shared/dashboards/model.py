@@ -83,7 +83,7 @@ class Examples:
     """The kept contexts of one feature with its sparse activations on them.
 
     Example e owns the slice `offsets[e]:offsets[e + 1]` of `positions` and `values`.
-    Values are stored as half-precision fractions of the largest magnitude (relative error below 2**-11).
+    The relative error of a stored value is below 2**-11.
     """
 
     contexts: NDArray[np.uint32]  # [n] row number in the corpus
