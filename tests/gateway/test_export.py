@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow.parquet as pq
 import pytest
 from httpx import AsyncClient, RemoteProtocolError
 from sqlalchemy import delete
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from interpedia_gateway.app import create_app
+from interpedia_gateway.export import endpoints, slots
+from interpedia_gateway.export.stream import stream
 from interpedia_shared.db.models import Feature
 from interpedia_shared.db.session import Database
 from interpedia_shared.settings import DatabaseSettings
@@ -36,6 +43,50 @@ async def test_a_missing_feature_breaks_the_transfer(
             async with AsyncClient(base_url=url, headers={"accept-encoding": "identity"}) as caller:
                 with pytest.raises(RemoteProtocolError):
                     await caller.get(f"{own_world.path}/export?format={format}")
+
+
+async def test_a_burst_gets_503_and_every_slot_comes_back(
+    client: AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = asyncio.Event()
+
+    async def slow(*args: Any) -> AsyncGenerator[bytes]:
+        await may_go_on.wait()
+        async for chunk in stream(*args):
+            yield chunk
+
+    monkeypatch.setattr(endpoints, "stream", slow)
+    burst = [asyncio.create_task(client.get(f"{world.path}/export")) for _ in range(7)]
+    async with asyncio.timeout(20):
+        while sum(one.done() for one in burst) < 3:  # noqa: ASYNC110 (several tasks end, no event)
+            await asyncio.sleep(0.01)
+    refused = [one.result() for one in burst if one.done()]
+    assert [answer.status_code for answer in refused] == [503] * 3
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    may_go_on.set()
+    assert sorted(answer.status_code for answer in await asyncio.gather(*burst)) == [200] * 4 + [503] * 3
+    again = await asyncio.gather(*(client.get(f"{world.path}/export") for _ in range(4)))
+    assert [answer.status_code for answer in again] == [200] * 4
+
+
+async def test_a_reader_that_stalls_loses_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def content() -> AsyncGenerator[bytes]:
+        yield b"x"
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def stalled(message: Message) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(slots, "STALL_S", 0.02)
+    semaphore = asyncio.Semaphore(1)
+    await slots.take_slot(semaphore)
+    response = slots.SlotResponse(content(), semaphore, "text/plain", {})
+    with pytest.raises((ClientDisconnect, TimeoutError)):
+        await response({"type": "http", "asgi": {"spec_version": "2.4"}}, never, stalled)
+    assert not semaphore.locked()
 
 
 async def test_parquet_and_ndjson_hold_the_same_rows(client: AsyncClient, world: World) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 from httpx import AsyncClient
 
+from interpedia_gateway.features import dashboards
 from interpedia_gateway.features.schemas import Dashboard
 from interpedia_shared.dashboards import REASON_RANDOM
 from interpedia_shared.db.session import Database
@@ -20,7 +25,7 @@ from tests.support.factories import (
 )
 
 
-@pytest.mark.parametrize("index", [40, -1, 999_999_999_999])
+@pytest.mark.parametrize("index", [40, -1, 999_999_999_999, 2**63 - 1])
 async def test_index_outside_is_404_with_the_range(client: AsyncClient, world: World, index: int) -> None:
     for tail in ("", "/neighbours", "/vector"):
         answer = await client.get(f"{world.path}/features/{index}{tail}")
@@ -30,7 +35,7 @@ async def test_index_outside_is_404_with_the_range(client: AsyncClient, world: W
         assert (body["first"], body["last"], body["index"]) == (0, 39, index)
 
 
-@pytest.mark.parametrize("index", ["x", "1.0", "1_0", "%00", "0x1", "１", "9" * 30])
+@pytest.mark.parametrize("index", ["x", "1.0", "1_0", "%00", "0x1", "１", "-", "--1"])
 async def test_index_that_is_no_number_is_422(client: AsyncClient, world: World, index: str) -> None:
     answer = await client.get(f"{world.path}/features/{index}")
     assert answer.status_code == 422
@@ -328,6 +333,56 @@ async def test_batch_keeps_the_order_and_fails_item_by_item(client: AsyncClient,
             None,
             None,
         ]
+
+
+@pytest.mark.parametrize("index", ["9" * 19, "-" + "9" * 30, "9" * 5000])
+async def test_an_index_past_64_bits_is_404_with_the_range(
+    client: AsyncClient, world: World, index: str
+) -> None:
+    answer = await client.get(f"{world.path}/features/{index}")
+    assert answer.status_code == 404
+    body = answer.json()
+    assert body["type"].endswith("feature-not-found")
+    assert (body["first"], body["last"]) == (0, 39)
+
+
+async def test_batch_says_of_a_long_index_that_it_is_not_there(client: AsyncClient, world: World) -> None:
+    refs = [f"tiny/1-res-test/{'9' * n_digits}" for n_digits in (9, 10, 19, 5000)]
+    items = (await client.post("/v1/features/batch", json={"refs": refs})).json()["items"]
+    assert [item["ref"] for item in items] == refs
+    assert all(item["problem"]["type"].endswith("feature-not-found") for item in items)
+    assert {item["problem"]["last"] for item in items} == {39}
+
+
+async def test_batch_limits_dashboards_but_not_summaries(client: AsyncClient, world: World) -> None:
+    for include, number, status in (("dashboard", 20, 200), ("dashboard", 21, 422), ("summary", 200, 200)):
+        body = {"refs": ["tiny/1-res-test/0"] * number, "include": include}
+        answer = await client.post("/v1/features/batch", json=body)
+        assert answer.status_code == status, answer.text
+        if status == 422:
+            assert answer.json()["errors"][0]["field"] == "#/refs"
+            assert (answer.json()["limit"], answer.json()["given"]) == (20, 21)
+
+
+async def test_other_requests_are_answered_while_dashboards_are_rendered(
+    client: AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_rendering, may_go_on = threading.Event(), threading.Event()
+    render = dashboards.render
+
+    def slow(*args: Any) -> list[Dashboard]:
+        is_rendering.set()
+        assert may_go_on.wait(10)
+        return render(*args)
+
+    monkeypatch.setattr(dashboards, "render", slow)
+    body = {"refs": ["tiny/1-res-test/0"], "include": "dashboard"}
+    batch = asyncio.create_task(client.post("/v1/features/batch", json=body))
+    assert await asyncio.to_thread(is_rendering.wait, 10)
+    assert (await client.get("/livez")).status_code == 200
+    assert not batch.done()
+    may_go_on.set()
+    assert (await batch).status_code == 200
 
 
 async def test_batch_refuses_none_and_too_many(client: AsyncClient, world: World) -> None:

@@ -117,6 +117,23 @@ async def test_a_body_over_the_limit_is_413(client: httpx.AsyncClient, world: Wo
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("once", ["é".encode(), b"a b", b"x" * 201])
+async def test_an_idempotency_key_that_is_no_token_is_422(
+    client: httpx.AsyncClient, world: World, once: bytes
+) -> None:
+    headers = {b"x-api-key": world.key.encode(), b"idempotency-key": once}
+    answer = await client.post("/v1/uploads", json=declared(), headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["field"] == "idempotency-key"
+
+
+async def test_only_the_key_that_was_checked_is_sent_on(publisher: httpx.AsyncClient) -> None:
+    key = publisher.headers.pop("x-api-key")
+    headers = {b"authorization": b"Bearer " + key.encode() + b"\xa0", b"x-api-key": "é".encode()}
+    answer = await publisher.post("/v1/uploads", json=declared(), headers=headers)
+    assert answer.status_code == 201, answer.text
+
+
 async def test_an_upload_goes_through_part_by_part(publisher: httpx.AsyncClient) -> None:
     once = {"Idempotency-Key": "first"}
     made = await publisher.post("/v1/uploads", json=declared(), headers=once)

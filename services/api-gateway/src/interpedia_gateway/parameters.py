@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import Path, Query, params
@@ -12,16 +11,16 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
 from interpedia_gateway.catalogue.lookup import MAX_ID
+from interpedia_shared.ids import plain_index
 from interpedia_shared.problems import Invalid
-
-_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 def _plain_integer(value: Any) -> int:
     """Only digits and a sign: `1_0`, `1.0` and the like name no feature."""
-    if not isinstance(value, str) or not _INTEGER.fullmatch(value):
+    if not isinstance(value, str):
         raise ValueError("a feature index is a whole number")
-    return int(value)
+    size = plain_index(value.removeprefix("-"))
+    return -size if value.startswith("-") else size
 
 
 ModelPath = Annotated[str, Path(description="Id of the model.", examples=["smollm2-135m-instruct"])]

@@ -39,9 +39,16 @@ class BlobStore:
         return self.root / sha256[:2] / sha256
 
     def adopt(self, file: Path, sha256: str) -> str:
-        """Move a finished, verified file in; the same bytes twice are one blob."""
+        """Move a finished, verified file in; the same bytes twice are one blob.
+
+        A blob that is there stays: what readers rely on is never replaced, not even by a file that claims to
+        be the same.
+        """
         uri = f"blob:{sha256}"
         target = self.path(uri)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, target)
+        if target.exists():
+            file.unlink(missing_ok=True)
+        else:
+            os.replace(file, target)
         return uri

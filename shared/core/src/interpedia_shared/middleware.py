@@ -19,6 +19,12 @@ REQUESTS = Counter(
 )
 SECONDS = Histogram("interpedia_request_seconds", "Time to the last byte.", ["service", "method", "route"])
 _ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+
+def method_label(method: str) -> str:
+    """The method as metrics name it: any token is a method on the wire, and each label is kept for good."""
+    return method if method in _METHODS else "other"
 
 
 class RequestContext:
@@ -51,8 +57,9 @@ class RequestContext:
             await self.app(scope, receive, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            REQUESTS.labels(self.service, scope["method"], route, status).inc()
-            SECONDS.labels(self.service, scope["method"], route).observe(time.perf_counter() - started)
+            method = method_label(scope["method"])
+            REQUESTS.labels(self.service, method, route, status).inc()
+            SECONDS.labels(self.service, method, route).observe(time.perf_counter() - started)
             structlog.contextvars.unbind_contextvars("request_id")
 
 
@@ -71,28 +78,50 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.max_bytes:
-            await self._refuse(scope, send, int(declared))
+            await self._refuse(scope, send, self._declared_problem(int(declared)))
             return
-        taken = 0
+        await self._watched(scope, receive, send)
+
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken, is_started, is_refused = 0, False, False
 
         async def limited() -> Message:
             nonlocal taken
+            if taken > self.max_bytes:  # said once already; what else arrives is not read
+                return {"type": "http.disconnect"}
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self.max_bytes:
-                raise TooLarge(
-                    f"The body is over the limit of {self.max_bytes} bytes.",
-                    extensions={"limit_bytes": self.max_bytes},
-                )
+                raise self._problem()
             return message
 
-        await self.app(scope, limited, send)
+        async def answered(message: Message) -> None:
+            # FastAPI reports any error of reading a body as one that cannot be parsed: replace that answer.
+            nonlocal is_started, is_refused
+            if is_refused:
+                return
+            if not is_started and taken > self.max_bytes:
+                is_refused = True
+                await self._refuse(scope, send, self._problem())
+                return
+            is_started = True
+            await send(message)
 
-    async def _refuse(self, scope: Scope, send: Send, declared: int) -> None:
-        problem = TooLarge(
+        await self.app(scope, limited, answered)
+
+    def _problem(self) -> TooLarge:
+        return TooLarge(
+            f"The body is over the limit of {self.max_bytes} bytes.",
+            extensions={"limit_bytes": self.max_bytes},
+        )
+
+    def _declared_problem(self, declared: int) -> TooLarge:
+        return TooLarge(
             f"The body has {declared} bytes, the limit is {self.max_bytes}.",
             extensions={"limit_bytes": self.max_bytes, "body_bytes": declared},
         )
+
+    async def _refuse(self, scope: Scope, send: Send, problem: TooLarge) -> None:
         body = problem.body(self.docs_url)
         body["instance"] = scope["path"]
         body["request_id"] = scope.get("state", {}).get("request_id")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+import errno
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -83,24 +85,56 @@ async def _on_http(request: Request, error: Exception) -> Response:
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    OSError,
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+    socket.herror,
 )
+_UNREACHABLE = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
+_BUSY_CLASSES = ("53", "57")
+"""SQLSTATE: out of resources (connections, memory, disk); an operator, a shutdown or a timeout intervened."""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = 0
+    while error is not None and seen < 8:
+        yield error
+        error, seen = error.__cause__ or error.__context__, seen + 1
+
+
+def _is_of_socket(error: OSError) -> bool:
+    """Whether an error without a class of its own comes from a connection rather than from a file."""
+    if error.errno in _UNREACHABLE:
+        return True
+    # asyncio's error when a name has several addresses and each failed in its own way
+    return error.errno is None and str(error).startswith("Multiple exceptions: ")
+
+
+def _is_lost(error: BaseException) -> bool:
+    if isinstance(error, _LOST) or (isinstance(error, OSError) and _is_of_socket(error)):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def database_is_away(error: BaseException | None) -> bool:
     """Whether an exception, or one that caused it, says that Postgres cannot be reached."""
-    seen = 0
-    while error is not None and seen < 8:
-        if isinstance(error, (*_LOST, asyncio.TimeoutError)):
-            return True
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            return True
-        error, seen = error.__cause__ or error.__context__, seen + 1
-    return False
+    return any(_is_lost(one) for one in _chain(error))
+
+
+def database_is_busy(error: BaseException | None) -> bool:
+    """Whether an exception, or one that caused it, says that Postgres or its pool can take no more now."""
+    return any(
+        isinstance(one, PoolTimeout) or str(getattr(one, "sqlstate", "")).startswith(_BUSY_CLASSES)
+        for one in _chain(error)
+    )
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
+    if database_is_busy(error):
+        log.warning("database_busy", path=request.url.path, error=type(error).__name__)
+        return problem_response(
+            request, Unavailable("The database cannot answer this right now.", retry_after_s=5)
+        )
     if database_is_away(error):
         log.warning("database_away", path=request.url.path, error=type(error).__name__)
         return problem_response(request, Unavailable("The database cannot be reached.", retry_after_s=2))
@@ -115,6 +149,7 @@ def install_handlers(app: FastAPI, docs_url: str) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(DBAPIError, _on_crash)
+    app.add_exception_handler(PoolTimeout, _on_crash)
     app.add_exception_handler(OSError, _on_crash)
     app.add_exception_handler(Exception, _on_crash)
 

@@ -50,7 +50,7 @@ class Problem(Exception):
     def body(self, docs_url: str) -> dict[str, Any]:
         """The problem+json object, without `instance` and `request_id`, which the handler adds."""
         return {
-            "type": f"{docs_url}{self.slug}",
+            "type": self.slug if self.slug == "about:blank" else f"{docs_url}{self.slug}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from interpedia_gateway.answers import VARY
 from interpedia_gateway.documentation import file_responses
 from interpedia_gateway.export.encoders import NDJSON, Encoder, Parquet
+from interpedia_gateway.export.slots import SlotResponse, take_slot
 from interpedia_gateway.export.stream import stream
 from interpedia_gateway.features.dashboards import Setting, provenance_of
 from interpedia_gateway.features.service import Asked, Features
@@ -62,8 +63,6 @@ async def export(  # noqa: PLR0917 (mostly dependencies)
         features = Features(gateway, session, caller, base)
         place = await features.place(Asked(model, sae))
         setting = await features.setting(place, version)
-    if gateway.exports.locked():
-        raise Unavailable("As many exports are running as may run at once.", retry_after_s=30)
     headers = {
         "Content-Disposition": f'attachment; filename="{model}_{sae}_v{setting.version.id}.{format}"',
         "Cache-Control": "private, no-store" if place.is_private else "public, no-cache",
@@ -71,7 +70,8 @@ async def export(  # noqa: PLR0917 (mostly dependencies)
         "Link": f'<{base}/v1/models/{model}/saes/{sae}>; rel="describedby"',
     }
     body = stream(gateway, setting, _encoder(format, setting))
-    return StreamingResponse(body, media_type=MEDIA_TYPES[format], headers=headers)
+    await take_slot(gateway.exports)
+    return SlotResponse(body, gateway.exports, MEDIA_TYPES[format], headers)
 
 
 def _encoder(format: Format, setting: Setting) -> Encoder:  # noqa: A002

@@ -32,16 +32,15 @@ async def stream(gateway: Gateway, setting: Setting, encoder: Encoder) -> AsyncG
     Raises:
         BuildGone: a feature is missing; the reader sees a broken transfer, never a short file.
     """
-    async with gateway.exports:
-        first, wanted = 0, setting.place.d_sae
-        while first < wanted:
-            rows, found = await _read(gateway, setting, first)
-            if not rows or rows[0].idx != first or rows[-1].idx != first + len(rows) - 1:
-                log.error("export_hole", sae=f"{setting.place.model}/{setting.place.sae}", first=first)
-                raise BuildGone(f"feature {first} of version {setting.version.id}")
-            first += len(rows)
-            yield await asyncio.to_thread(_encode, encoder, setting.place, rows, found, setting.words)
-        yield await asyncio.to_thread(encoder.end)
+    first, wanted = 0, setting.place.d_sae
+    while first < wanted:
+        rows, found = await _read(gateway, setting, first)
+        if not rows or rows[0].idx != first or rows[-1].idx != first + len(rows) - 1:
+            log.error("export_hole", sae=f"{setting.place.model}/{setting.place.sae}", first=first)
+            raise BuildGone(f"feature {first} of version {setting.version.id}")
+        first += len(rows)
+        yield await asyncio.to_thread(_encode, encoder, setting.place, rows, found, setting.words)
+    yield await asyncio.to_thread(encoder.end)
 
 
 async def _read(

@@ -7,7 +7,7 @@ from typing import Any
 
 from interpedia_gateway.features import repository
 from interpedia_gateway.features.dashboards import dashboards
-from interpedia_gateway.features.schemas import BatchItem, BatchOut, BatchRequest
+from interpedia_gateway.features.schemas import MAX_BATCH_DASHBOARDS, BatchItem, BatchOut, BatchRequest
 from interpedia_gateway.features.service import Asked, Features
 from interpedia_shared.db.session import ReadSession
 from interpedia_shared.ids import FeatureRef
@@ -17,7 +17,12 @@ from interpedia_shared.problems import FeatureNotFound, Invalid, Problem
 async def read_batch(
     features: Features, session: ReadSession, request: BatchRequest, docs_url: str
 ) -> BatchOut:
-    """Read all features asked for; what is not there gets a problem of its own and fails nothing else."""
+    """Read all features asked for; what is not there gets a problem of its own and fails nothing else.
+
+    Raises:
+        Invalid: more dashboards than one request may ask for.
+    """
+    _check_number(request)
     groups: dict[Asked, set[int]] = defaultdict(set)
     parsed: list[FeatureRef | Problem] = []
     for number, text in enumerate(request.refs):
@@ -38,6 +43,17 @@ async def read_batch(
             for text, item in zip(request.refs, found, strict=True)
         ]
     )
+
+
+def _check_number(request: BatchRequest) -> None:
+    given = len(request.refs)
+    if request.include == "dashboard" and given > MAX_BATCH_DASHBOARDS:  # each is long to render and to send
+        raise Invalid.field(
+            "#/refs",
+            f"{given} refs, but with include=dashboard a batch has at most {MAX_BATCH_DASHBOARDS}",
+            limit=MAX_BATCH_DASHBOARDS,
+            given=given,
+        )
 
 
 async def _read_group(

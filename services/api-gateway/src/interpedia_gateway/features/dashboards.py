@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from interpedia_shared.contracts.provenance import BuildProvenance
 from interpedia_shared.dashboards import Examples, FeatureStats, decode_examples, decode_stats
 from interpedia_shared.db.session import ReadSession
 
+Decoded = tuple[FeatureRow, FeatureStats, Examples]
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -33,11 +36,23 @@ class Setting:
 
 
 async def dashboards(session: ReadSession, setting: Setting, rows: Iterable[FeatureRow]) -> list[Dashboard]:
-    """Dashboards in the order of the rows, with one read for all their contexts."""
-    decoded = [(row, decode_stats(row.stats), decode_examples(row.examples)) for row in rows]
+    """Dashboards in the order of the rows, with one read for all their contexts.
+
+    Decoding and rendering take milliseconds each: in a thread, or other requests would wait for them.
+    """
+    decoded = await asyncio.to_thread(_decode, list(rows))
     wanted = {int(context) for _, _, kept in decoded for context in kept.contexts}
     wanted |= {row.peak_context for row, _, _ in decoded if row.peak_context is not None}
     found = await contexts(session, setting.version.corpus, wanted)
+    return await asyncio.to_thread(render, setting, decoded, found)
+
+
+def _decode(rows: Sequence[FeatureRow]) -> list[Decoded]:
+    return [(row, decode_stats(row.stats), decode_examples(row.examples)) for row in rows]
+
+
+def render(setting: Setting, decoded: Sequence[Decoded], found: Mapping[int, ContextRow]) -> list[Dashboard]:
+    """Dashboards of decoded rows; no I/O, for a thread."""
     provenance = provenance_of(setting.place, setting.version, setting.caller)
     return [_dashboard(setting, row, stats, kept, found, provenance) for row, stats, kept in decoded]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -97,7 +98,7 @@ async def get_feature(
     """All that is stored of a feature, its provenance, and a program that reproduces its top activation."""
     async with gateway.database.read() as session:
         found, place = await Features(gateway, session, caller, base).dashboard(asked, index)
-    return _answer(request, found, asked, place)
+    return await asyncio.to_thread(_answer, request, found, asked, place)
 
 
 @router.get(
@@ -145,8 +146,12 @@ async def get_vector(  # noqa: PLR0917 (mostly dependencies)
 async def batch_features(
     gateway: TheGateway, caller: AnyCaller, wanted: BatchRequest, base: BaseURL
 ) -> Response:
-    """Up to 200 features of any SAEs, in the order asked for; what is not there gets a problem of its own."""
+    """Up to 200 features of any SAEs, in the order asked for; what is not there gets a problem of its own.
+
+    With `include: dashboard` up to 20.
+    """
     async with gateway.database.read() as session:
         features = Features(gateway, session, caller, base)
         found = await read_batch(features, session, wanted, gateway.settings.docs_url)
-    return Response(found.model_dump_json(), media_type="application/json")
+    content = await asyncio.to_thread(found.model_dump_json)
+    return Response(content, media_type="application/json")

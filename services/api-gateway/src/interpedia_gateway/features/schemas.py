@@ -11,6 +11,7 @@ from interpedia_shared.contracts.provenance import BuildProvenance
 from interpedia_shared.schemas import Request, Schema
 
 MAX_BATCH = 200
+MAX_BATCH_DASHBOARDS = 20
 Reason = Literal["top", "interval", "random"]
 
 
@@ -209,7 +210,9 @@ class BatchRequest(Request):
     refs: list[str] = Field(
         min_length=1, max_length=MAX_BATCH, examples=[["smollm2-135m-instruct/15-res-3k/650"]]
     )
-    include: Literal["summary", "dashboard"] = "summary"
+    include: Literal["summary", "dashboard"] = Field(
+        default="summary", description=f"With `dashboard`, at most {MAX_BATCH_DASHBOARDS} refs."
+    )
 
 
 class BatchItem(Schema):

@@ -125,8 +125,14 @@ async def _jobs(session: ReadSession) -> list[Running]:
     ]
 
 
+MIDDLING_DENSITY = 0.002
+
+
 async def _a_dashboard(session: ReadSession) -> str | None:
-    """Path of one dashboard worth a look: the feature that fires most strongly in the last SAE listed."""
+    """Path of one dashboard worth a look, in the last SAE listed.
+
+    A feature of middling density: the strongest and the densest say the least.
+    """
     statement = (
         select(SAE.model_id, SAE.slug, SAE.current_version_id)
         .where(SAE.visibility == "public", SAE.current_version_id.is_not(None))
@@ -138,8 +144,8 @@ async def _a_dashboard(session: ReadSession) -> str | None:
         return None
     index = await session.scalar(
         select(Feature.idx)
-        .where(Feature.sae_version_id == sae[2])
-        .order_by(Feature.max_activation.desc(), Feature.idx.desc())
+        .where(Feature.sae_version_id == sae[2], Feature.density >= MIDDLING_DENSITY)
+        .order_by(Feature.density, Feature.idx)
         .limit(1)
     )
     return None if index is None else f"/v1/models/{sae[0]}/saes/{sae[1]}/features/{index}"

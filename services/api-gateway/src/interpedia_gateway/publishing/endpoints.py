@@ -49,6 +49,7 @@ OnceKey = Annotated[
         alias="idempotency-key",
         min_length=1,
         max_length=200,
+        pattern=r"^[\x21-\x7e]{1,200}$",
         description="The same key with the same body gets the same answer and has no second effect.",
     ),
 ]

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from interpedia_gateway.state import Gateway
+from interpedia_shared.auth import presented_key
 from interpedia_shared.problems import Unavailable
 
 log = structlog.get_logger(__name__)
 
-_KEY_HEADERS = ("authorization", "x-api-key")
 _PASSED_BACK = ("content-type", "content-length", "retry-after", "www-authenticate", "location", "etag")
 _CLIENT_CLOSED = 499
 
@@ -73,12 +73,19 @@ class Forwarder:
         return StreamingResponse(_body(answer), answer.status_code, kept)
 
     def _own_headers(self) -> dict[str, str]:
-        given = self._request.headers
         return {
-            **{name: given[name] for name in _KEY_HEADERS if name in given},
+            **self._key_header(),
             "x-request-id": self._request.state.request_id,
             "accept-encoding": "identity",
         }
+
+    def _key_header(self) -> dict[str, str]:
+        """The key that was checked, and no other: nobody looked at a second one, not even at its bytes."""
+        key = presented_key(self._request)
+        if key is None:
+            return {}
+        by_bearer = "authorization" in self._request.headers
+        return {"authorization": f"Bearer {key}"} if by_bearer else {"x-api-key": key}
 
 
 async def _body(answer: httpx.Response) -> AsyncGenerator[bytes]:
