@@ -225,8 +225,7 @@ class TestVersions:
         assert old is not None
         assert (old.state, rows) == ("ready", 96)
         other = await ready.order_sae(sae_files(tmp_path, seed=5))
-        assert other.status_code == 409
-        assert "another name" in other.json()["detail"]
+        assert (other.status_code, "another name" in other.json()["detail"]) == (409, True)
 
     async def test_a_task_that_always_crashes_ends_dead_and_the_sae_failed(
         self,
@@ -256,8 +255,7 @@ class TestVersions:
         await sweeper.sweep()
         assert await sae_state(database) == ("failed", "failed")
         assert spills(settings) != []
-        answer = await ready.http.get("/livez")
-        assert answer.status_code == 200
+        assert (await ready.http.get("/livez")).status_code == 200
         # Once nobody will retry it, nothing of it is left.
         await Sweeper(
             database, DataFolder(settings), settings.model_copy(update={"keep_failed_builds_s": 0})
@@ -327,6 +325,7 @@ class TestVersions:
 
 
 class TestSpills:
+    @pytest.mark.parametrize("stage", ["reduce", "publish"])
     async def test_lost_and_damaged_spills_are_written_again(
         self,
         ready: Researcher,
@@ -334,6 +333,7 @@ class TestSpills:
         database_settings: DatabaseSettings,
         settings: IngestSettings,
         tmp_path: Path,
+        stage: str,
     ) -> None:
         files = sae_files(tmp_path)
         accepted = (await ready.order_sae(files, name="undisturbed", n_tokens=3_000)).json()
@@ -341,7 +341,7 @@ class TestSpills:
             assert (await finished(database, accepted)).state == "succeeded"
         accepted = (await ready.order_sae(files, name="disturbed", n_tokens=3_000)).json()
         handlers = dict(make_handlers(settings))
-        reduce, damaged = handlers["reduce"], []
+        handler, damaged = handlers[stage], []
 
         async def losing(context: TaskContext) -> Any:
             if not damaged:
@@ -351,9 +351,9 @@ class TestSpills:
                 data[-100] ^= 1
                 second.write_bytes(data)
                 damaged.append(second)
-            return await reduce(context)
+            return await handler(context)
 
-        async with working(database_settings, handlers | {"reduce": losing}):
+        async with working(database_settings, handlers | {stage: losing}):
             job = await finished(database, accepted)
         assert job.state == "succeeded", job.error
         found = await digests(database)

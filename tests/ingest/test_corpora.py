@@ -19,6 +19,7 @@ from interpedia_ingest.folders import DataFolder
 from interpedia_ingest.settings import IngestSettings
 from interpedia_shared.db.models import Context, Corpus, CorpusDocument, Job
 from interpedia_shared.db.session import Database
+from interpedia_shared.jobs import retry_job
 from interpedia_shared.settings import DatabaseSettings
 from interpedia_shared.tokens import unpack_ids
 from tests.ingest.ingest_support import (
@@ -147,6 +148,33 @@ class TestAgain:
             answer = await ready.order_corpus(data, corpus="mended")
             assert answer.status_code == 202
             assert (await finished(database, answer.json())).state == "succeeded"
+
+    async def test_an_id_whose_first_text_failed_takes_another(
+        self,
+        ready: Researcher,
+        database: Database,
+        database_settings: DatabaseSettings,
+        settings: IngestSettings,
+    ) -> None:
+        bad = (await ready.order_corpus(b"{}\n", corpus="burnt")).json()
+        assert (await ready.order_corpus(jsonl(documents(4)), corpus="burnt")).status_code == 409
+        other = await new_researcher(database, ready.http, "a-passer-by")
+        async with ingesting(database_settings, settings):
+            assert (await finished(database, bad)).state == "failed"
+            theirs = await other.order_corpus(jsonl(documents(4)), corpus="burnt")
+            assert theirs.status_code == 409
+        good = await ready.order_corpus(jsonl(documents(4)), corpus="burnt", context_length=16)
+        assert good.status_code == 202
+        async with database.write() as session:
+            await retry_job(session, bad["job"]["id"])
+        async with ingesting(database_settings, settings):
+            # Refused, or too late to do anything: either way the new text is what stays.
+            await finished(database, bad)
+            assert (await finished(database, good.json())).state == "succeeded"
+        async with database.read() as session:
+            found = await session.scalar(select(Corpus).where(Corpus.slug == "burnt"))
+        assert found is not None
+        assert (found.state, found.context_length, found.n_documents) == ("ready", 16, 4)
 
 
 BAD_LINES: list[tuple[bytes, str, str]] = [

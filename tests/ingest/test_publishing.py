@@ -33,6 +33,8 @@ from tests.ingest.ingest_support import (
     HOOK,
     Researcher,
     assert_problem,
+    finished,
+    ingesting,
     new_researcher,
     row_counts,
     sae_files,
@@ -360,7 +362,24 @@ class TestAgain:
         await sweeper.sweep()
         assert (await ready.order_sae(sae_files(tmp_path, seed=1))).status_code == 202
         await sweeper.sweep()
-        assert await states(database) == ("building", ["failed", "building"])
+        assert await states(database) == ("building", ["abandoned", "building"])
+
+    async def test_an_old_job_cannot_take_over_what_was_published_since(
+        self, ready: Researcher, database: Database, database_settings: Any, settings: Any, tmp_path: Path
+    ) -> None:
+        first = (await ready.order_sae(sae_files(tmp_path))).json()
+        async with database.write() as session:
+            await cancel_job(session, first["job"]["id"])
+        second = (await ready.order_sae(sae_files(tmp_path, seed=1))).json()
+        async with ingesting(database_settings, settings):
+            assert (await finished(database, second)).state == "succeeded"
+            async with database.write() as session:
+                await retry_job(session, first["job"]["id"])
+            job = await finished(database, first)
+        assert (job.state, "published again since" in str(job.error)) == ("failed", True)
+        assert await states(database) == ("ready", ["abandoned", "ready"])
+        async with database.read() as session:
+            assert await session.scalar(select(SAE.current_version_id)) == second["sae"]["version"]
 
 
 async def states(database: Database) -> tuple[str, list[str]]:

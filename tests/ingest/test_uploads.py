@@ -21,8 +21,10 @@ from sqlalchemy import text
 from interpedia_ingest.app import create_app
 from interpedia_ingest.folders import DataFolder
 from interpedia_ingest.settings import IngestSettings
+from interpedia_ingest.uploads.files import UploadFolder
 from interpedia_ingest.uploads.parts import plan_parts
 from interpedia_ingest.uploads.service import UploadService
+from interpedia_shared.blobs import BlobStore
 from interpedia_shared.db.models import Upload, UploadFile
 from interpedia_shared.db.session import Database
 from interpedia_shared.settings import DatabaseSettings
@@ -339,6 +341,19 @@ class TestSweep:
         assert (await owner.get(f"/v1/uploads/{kept}")).json()["state"] == "complete"
         folders = [path.name for path in leftovers(settings) if path.is_dir()]
         assert folders == [young["id"]]
+
+
+def test_what_was_hashed_is_what_is_kept(tmp_path: Path) -> None:
+    folder, blobs = UploadFolder(tmp_path, uuid.uuid4()), BlobStore(tmp_path / "blobs")
+    folder.path.mkdir()
+    folder.part(1).write_bytes(b"good")
+    path, sha256, _ = folder.join([1])
+    folder.part(1).write_bytes(b"evil")
+    uri = blobs.adopt(path, sha256)
+    late = tmp_path / "late"
+    late.write_bytes(b"evil")
+    assert blobs.adopt(late, sha256) == uri
+    assert (blobs.path(uri).read_bytes(), late.exists()) == (b"good", False)
 
 
 async def test_the_service_sweeps_by_itself(

@@ -17,6 +17,7 @@ from interpedia_engine.logit_lens import logit_effects, residual_directions
 from interpedia_engine.models import LanguageModel, ModelSource
 from interpedia_engine.saes import SAE
 from interpedia_ingest.build import repository
+from interpedia_ingest.build.plan import ABANDONED
 from interpedia_ingest.build.repository import VersionRows
 from interpedia_ingest.corpora.repository import read_contexts
 from interpedia_ingest.dashboards.reduce import Reducer
@@ -31,7 +32,6 @@ from interpedia_shared.db.session import Database
 from interpedia_shared.jobs import TaskContext, TaskFailed
 from interpedia_shared.tokens import unpack_ids
 
-ABANDONED = "abandoned"
 _CONTEXTS_AT_ONCE = 4_096
 _REDUCERS_KEPT = 2
 
@@ -53,7 +53,7 @@ class Materials:
         """The versions that a task is for.
 
         Raises:
-            TaskFailed: one is gone, or was given up and swept.
+            TaskFailed: one is gone, or was given up.
         """
         async with context.database.read() as session:
             found = await repository.read_versions(session, ids)
@@ -61,12 +61,7 @@ class Materials:
             raise TaskFailed("An SAE of this build was deleted.")
         for rows in found:
             if rows.version.state == ABANDONED:
-                raise TaskFailed(
-                    f"This build of {rows.model.id}/{rows.sae.slug} was given up and swept. "
-                    "Publish the SAE again.",
-                    type="conflict",
-                    title="Conflict",
-                )
+                raise given_up(rows)
         return found
 
     async def build(self, versions: Sequence[VersionRows]) -> Build:
@@ -149,6 +144,16 @@ class Materials:
             hook_out=parse_hook(rows.sae.hook_out or rows.sae.hook, model.shape),
             weights=rows.sae.weights_sha256 or f"{rows.sae.architecture} {rows.sae.hook}",
         )
+
+
+def given_up(rows: VersionRows) -> TaskFailed:
+    """Why nothing may be added to an abandoned version."""
+    return TaskFailed(
+        f"This build of {rows.model.id}/{rows.sae.slug} was given up and swept, or the SAE was published "
+        "again since. Publish the SAE again.",
+        type="conflict",
+        title="Conflict",
+    )
 
 
 def target_name(version_id: int) -> str:

@@ -13,6 +13,7 @@ from interpedia_ingest.dashboards.selection import shard_ranges
 from interpedia_ingest.settings import IngestSettings
 from interpedia_shared.jobs import TaskSpec
 
+READY, ABANDONED = "ready", "abandoned"
 KIND = "build_dashboards"
 SHARD, REDUCE, PUBLISH = STAGES = ("shard", "reduce", "publish")
 

@@ -9,12 +9,13 @@ import torch
 from sqlalchemy import func, update
 
 from interpedia_ingest.build import repository
-from interpedia_ingest.build.materials import Materials, target_name
-from interpedia_ingest.build.reduce import READY
+from interpedia_ingest.build.materials import Materials, given_up, target_name
+from interpedia_ingest.build.plan import ABANDONED, READY
 from interpedia_ingest.build.repository import VersionRows
-from interpedia_ingest.build.shard import open_verified
+from interpedia_ingest.build.shard import make_spills, open_verified
 from interpedia_ingest.build.watching import in_thread
 from interpedia_ingest.copying import allow_long_statements
+from interpedia_ingest.dashboards.errors import BadSpill
 from interpedia_ingest.dashboards.result import RowsDigest
 from interpedia_ingest.dashboards.summary import BuildSummary, summarise
 from interpedia_ingest.settings import IngestSettings
@@ -35,7 +36,7 @@ class PublishTask:
         """Check that every feature is there, take the digest, switch over, drop the spills.
 
         Raises:
-            TaskFailed: features are missing.
+            TaskFailed: features are missing, or the SAE was published again since.
         """
         (rows,) = await self._materials.versions(context, [context.params["version"]])
         name = target_name(rows.version.id)
@@ -48,16 +49,18 @@ class PublishTask:
         return {rows.sae.slug: {"version": rows.version.id, "n_features": rows.sae.d_sae, "digest": digest}}
 
     async def _switch(self, context: TaskContext, rows: VersionRows, folder: Path) -> str | None:
-        async with context.database.read() as session:
-            shards = await repository.read_shards(session, context.job_id)
         selection = await self._materials.selection(context.database, rows)
-        name = target_name(rows.version.id)
-        summary = await in_thread(context, lambda: summarise(open_verified(folder, name, shards)))
+        summary = await self._summary(context, rows, folder)
         async with context.database.write() as session:
             await allow_long_statements(session)
+            sae = await repository.lock_sae(session, rows.sae.id)
             version = await repository.lock_version(session, rows.version.id)
-            if version is None or version.state == READY:
+            if sae is None or version is None or version.state == READY:
                 return version.digest if version is not None else None
+            if version.state == ABANDONED:
+                raise given_up(rows)
+            if sae.current_version_id is not None and sae.current_version_id > version.id:
+                raise _overtaken(rows, sae.current_version_id)
             digest = await _weigh(session, context, rows)
             provenance = {
                 **version.provenance,
@@ -67,6 +70,21 @@ class PublishTask:
             await _make_current(session, rows, summary, digest=digest, provenance=provenance)
         return digest
 
+    async def _summary(self, context: TaskContext, rows: VersionRows, folder: Path) -> BuildSummary:
+        async with context.database.read() as session:
+            shards = await repository.read_shards(session, context.job_id)
+        name = target_name(rows.version.id)
+
+        def work() -> BuildSummary:
+            return summarise(open_verified(folder, name, shards))
+
+        try:
+            return await in_thread(context, work)
+        except BadSpill:
+            # A disk lost what the shards wrote: no task but ours is left to write it again.
+            await make_spills(self._materials, context, [rows], shards)
+            return await in_thread(context, work)
+
     def _computed_with(self) -> JSON:
         return {
             "dtype": self._settings.model_dtype,
@@ -74,6 +92,14 @@ class PublishTask:
             "threads": self._settings.torch_threads,
             "torch": torch.__version__,
         }
+
+
+def _overtaken(rows: VersionRows, current: int) -> TaskFailed:
+    return TaskFailed(
+        f"{rows.model.id}/{rows.sae.slug} has the newer version {current}; this is {rows.version.id}.",
+        type="conflict",
+        title="Conflict",
+    )
 
 
 async def _weigh(session: WriteSession, context: TaskContext, rows: VersionRows) -> str:

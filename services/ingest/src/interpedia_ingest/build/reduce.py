@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from interpedia_ingest.build import repository
-from interpedia_ingest.build.materials import Materials, target_name
+from interpedia_ingest.build.materials import Materials, given_up, target_name
+from interpedia_ingest.build.plan import ABANDONED, READY
 from interpedia_ingest.build.repository import VersionRows
 from interpedia_ingest.build.shard import make_spills, open_verified
 from interpedia_ingest.build.watching import in_thread, watch
@@ -13,8 +14,6 @@ from interpedia_ingest.dashboards.reduce import Reducer
 from interpedia_ingest.dashboards.result import FeatureRow, feature_row
 from interpedia_shared.db.base import JSON
 from interpedia_shared.jobs import TaskContext
-
-READY = "ready"
 
 
 class ReduceTask:
@@ -42,6 +41,13 @@ class ReduceTask:
         results = await in_thread(context, work)
         async with context.database.write() as session:
             await allow_long_statements(session)
+            # Much may have happened since the task began: an attempt that was given up comes too late.
+            version = await repository.lock_version(session, rows.version.id)
+            if version is None or version.state == ABANDONED:
+                raise given_up(rows)
+            if version.state == READY:
+                return None
+            context.check()
             await repository.replace_features(session, rows.version.id, features, results)
         return None
 

@@ -57,6 +57,11 @@ async def lock_version(session: WriteSession, version_id: int) -> SAEVersion | N
     return await session.scalar(select(SAEVersion).where(SAEVersion.id == version_id).with_for_update())
 
 
+async def lock_sae(session: WriteSession, sae_id: int) -> SAE | None:
+    """One SAE, ours until the transaction ends. Lock it before its versions, as publishing does."""
+    return await session.scalar(select(SAE).where(SAE.id == sae_id).with_for_update(key_share=True))
+
+
 async def replace_features(
     session: WriteSession, version_id: int, features: range, rows: Sequence[FeatureRow]
 ) -> None:

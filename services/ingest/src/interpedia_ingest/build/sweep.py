@@ -14,18 +14,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 
 from interpedia_ingest.build import repository
+from interpedia_ingest.build.plan import ABANDONED
 from interpedia_ingest.copying import allow_long_statements
 from interpedia_ingest.folders import DataFolder
 from interpedia_ingest.settings import IngestSettings
-from interpedia_shared.db.models import SAE, Corpus, Job, SAEVersion
+from interpedia_shared.db.models import SAE, Corpus, Feature, Job, SAEVersion
 from interpedia_shared.db.session import Database, ReadSession, WriteSession
 
 log = structlog.get_logger(__name__)
 
-BUILDING, FAILED, ABANDONED = "building", "failed", "abandoned"
+BUILDING, FAILED = "building", "failed"
 _ENDED_BADLY = ("failed", "cancelled")
 _UNDER_WAY = ("queued", "running")
 
@@ -42,6 +43,9 @@ class Sweeper:
         """One round."""
         async with self._database.write() as session:
             await _follow_jobs(session)
+        # On its own: whoever publishes locks an SAE before its versions; the other way round is a deadlock.
+        async with self._database.write() as session:
+            await _follow_versions(session)
         async with self._database.read() as session:
             over = await _given_up(session, self._kept_for)
         for version_id in over:
@@ -52,7 +56,7 @@ class Sweeper:
         async with self._database.write() as session:
             await allow_long_statements(session)
             version = await repository.lock_version(session, version_id)
-            if version is None or version.state != FAILED:
+            if version is None or version.state not in (FAILED, ABANDONED):
                 return
             await repository.delete_features(session, version_id)
             version.state = ABANDONED
@@ -83,6 +87,16 @@ async def _follow_jobs(session: WriteSession) -> None:
     await session.execute(
         update(SAEVersion).where(SAEVersion.state == FAILED, job_of.in_(_UNDER_WAY)).values(state=BUILDING)
     )
+    corpus_job = select(Job.state).where(Job.id == Corpus.job_id).scalar_subquery()
+    await session.execute(
+        update(Corpus).where(Corpus.state == BUILDING, corpus_job.in_(_ENDED_BADLY)).values(state=FAILED)
+    )
+    await session.execute(
+        update(Corpus).where(Corpus.state == FAILED, corpus_job.in_(_UNDER_WAY)).values(state=BUILDING)
+    )
+
+
+async def _follow_versions(session: WriteSession) -> None:
     newest = (
         select(SAEVersion.state)
         .where(SAEVersion.sae_id == SAE.id)
@@ -98,22 +112,22 @@ async def _follow_jobs(session: WriteSession) -> None:
         .values(state=state)
         .execution_options(synchronize_session=False)
     )
-    corpus_job = select(Job.state).where(Job.id == Corpus.job_id).scalar_subquery()
-    await session.execute(
-        update(Corpus).where(Corpus.state == BUILDING, corpus_job.in_(_ENDED_BADLY)).values(state=FAILED)
-    )
-    await session.execute(
-        update(Corpus).where(Corpus.state == FAILED, corpus_job.in_(_UNDER_WAY)).values(state=BUILDING)
-    )
 
 
 async def _given_up(session: ReadSession, kept_for: timedelta) -> list[int]:
+    """Versions to clean up: failed long ago, or abandoned by a newer one and still with rows."""
+    has_rows = select(Feature.idx).where(Feature.sae_version_id == SAEVersion.id).exists()
     found = await session.scalars(
         select(SAEVersion.id)
         .outerjoin(Job, Job.id == SAEVersion.job_id)
         .where(
-            SAEVersion.state == FAILED,
-            or_(Job.id.is_(None), Job.finished_at < func.clock_timestamp() - kept_for),
+            or_(
+                and_(
+                    SAEVersion.state == FAILED,
+                    or_(Job.id.is_(None), Job.finished_at < func.clock_timestamp() - kept_for),
+                ),
+                and_(SAEVersion.state == ABANDONED, has_rows),
+            ),
         )
     )
     return list(found)

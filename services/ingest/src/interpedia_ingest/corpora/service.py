@@ -80,12 +80,15 @@ class CorpusService:
             session.add(corpus)
             await session.flush()
         else:
-            _must_be_same(corpus, caller, order)
             job = None if corpus.job_id is None else await session.get(Job, corpus.job_id)
-            if corpus.state == "ready":
-                return 200, job
-            if job is not None and job.state in {"queued", "running"}:
-                return 202, job
+            is_under_way = job is not None and job.state in {"queued", "running"}
+            if not is_under_way:
+                # A cancelled task may be about to finish. While a job runs, its task holds this lock.
+                await session.refresh(corpus, with_for_update=True)
+            if corpus.state == "ready" or is_under_way:
+                _must_be_same(corpus, caller, order)
+                return (200 if corpus.state == "ready" else 202), job
+            _order_again(corpus, caller, order)
         job = await _start(session, caller, order, corpus.id)
         corpus.job_id, corpus.state = job.id, "building"
         return 202, job
@@ -108,21 +111,33 @@ async def _check(session: WriteSession, caller: Caller, request: CorpusRequest) 
 
 
 def _new_corpus(caller: Caller, order: _Order) -> Corpus:
-    return Corpus(
+    corpus = Corpus(
         slug=order.request.id,
-        name=order.request.name,
         account_id=caller.account_id,
-        tokenizer_hash=order.model.tokenizer_hash,
-        context_length=order.request.context_length,
-        prepend_bos=order.request.prepend_bos,
-        token_width=token_width(order.model.shape["d_vocab"]),
         n_contexts=0,
         n_tokens=0,
         n_documents=0,
         digest="",
-        provenance=order.provenance,
         state="building",
     )
+    _fill(corpus, order)
+    return corpus
+
+
+def _fill(corpus: Corpus, order: _Order) -> None:
+    corpus.name = order.request.name
+    corpus.tokenizer_hash = order.model.tokenizer_hash
+    corpus.context_length = order.request.context_length
+    corpus.prepend_bos = order.request.prepend_bos
+    corpus.token_width = token_width(order.model.shape["d_vocab"])
+    corpus.provenance = order.provenance
+
+
+def _order_again(corpus: Corpus, caller: Caller, order: _Order) -> None:
+    """Let the owner order other text under an id whose tokenisation failed: nothing points into it yet."""
+    if corpus.account_id != caller.account_id or corpus.digest:
+        _must_be_same(corpus, caller, order)
+    _fill(corpus, order)
 
 
 def _must_be_same(corpus: Corpus, caller: Caller, order: _Order) -> None:

@@ -64,7 +64,7 @@ class TokenizeCorpus:
         """Tokenise the whole file and make the corpus ready. Again changes nothing.
 
         Raises:
-            TaskFailed: a line is no document, or the text gives no context.
+            TaskFailed: a line is no document, the text gives no context, or the corpus was ordered again.
         """
         async with context.database.read() as session:
             corpus = await session.get(Corpus, context.params["corpus_id"])
@@ -89,6 +89,13 @@ class TokenizeCorpus:
             locked = await repository.lock(session, corpus.id)
             if locked is None or locked.state == "ready":
                 return _result(locked or corpus)
+            if locked.job_id != context.job_id:
+                # Whatever this job was ordered with, the corpus may have other text and settings by now.
+                raise TaskFailed(
+                    f"Corpus '{locked.slug}' was ordered again, by job {locked.job_id}.",
+                    type="conflict",
+                    title="Conflict",
+                )
             await repository.clear(session, corpus.id)
             totals = await _write(session, context, locked.id, reader, batches(reader, loaded, window))
             _finish(locked, totals)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from interpedia_ingest.build.plan import ABANDONED, READY
 from interpedia_shared.db.models import SAE, Job, Release, SAEVersion
 from interpedia_shared.db.session import WriteSession
 
@@ -20,6 +21,15 @@ async def build_under_way(session: WriteSession, sae_id: int) -> Job | None:
         .join(SAEVersion, SAEVersion.job_id == Job.id)
         .where(SAEVersion.sae_id == sae_id, Job.state.in_(("queued", "running")))
         .limit(1)
+    )
+
+
+async def abandon_unfinished(session: WriteSession, sae_id: int) -> None:
+    """Give up versions that never became ready: their jobs must not go on with what the SAE now is."""
+    await session.execute(
+        update(SAEVersion)
+        .where(SAEVersion.sae_id == sae_id, SAEVersion.state.not_in((READY, ABANDONED)))
+        .values(state=ABANDONED)
     )
 
 

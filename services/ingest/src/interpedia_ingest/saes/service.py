@@ -126,6 +126,7 @@ async def _sae_row(
         session.add(row)
     else:
         await _check_again(session, caller, row, checked)
+        await repository.abandon_unfinished(session, row.id)
     if row.current_version_id is None:
         row.state = "building"
     _fill(row, checked, release)

@@ -33,28 +33,27 @@ class UploadFolder:
         return self.path / f"{n:06d}.{uuid.uuid4().hex}.tmp"
 
     def join(self, parts: Sequence[int]) -> tuple[Path, str, int]:
-        """Put parts together into one file, synced to the disk; a lone part stays as it is.
+        """Put parts together into a file of its own, synced to the disk.
 
-        Gives its path, SHA-256 and bytes.
+        A lone part is copied too: another request may put other bytes in its place after they were hashed.
+        Gives path, SHA-256 and bytes; the file is the caller's to move or remove.
 
         Raises:
             FileNotFoundError: a part is not there.
         """
         digest = hashlib.sha256()
-        if len(parts) == 1:
-            path = self.part(parts[0])
-            with path.open("rb") as source:
-                size = _pour(source, None, digest)
-                os.fsync(source.fileno())
-            return path, digest.hexdigest(), size
         path = self.path / f"{parts[0]:06d}.{uuid.uuid4().hex}.joined"
         size = 0
-        with path.open("wb") as target:
-            for n in parts:
-                with self.part(n).open("rb") as source:
-                    size += _pour(source, target, digest)
-            target.flush()
-            os.fsync(target.fileno())
+        try:
+            with path.open("wb") as target:
+                for n in parts:
+                    with self.part(n).open("rb") as source:
+                        size += _pour(source, target, digest)
+                target.flush()
+                os.fsync(target.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return path, digest.hexdigest(), size
 
     def remove(self) -> None:
@@ -62,11 +61,10 @@ class UploadFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _pour(source: BinaryIO, target: BinaryIO | None, digest: hashlib._Hash) -> int:  # pyright: ignore[reportPrivateUsage]
+def _pour(source: BinaryIO, target: BinaryIO, digest: hashlib._Hash) -> int:  # pyright: ignore[reportPrivateUsage]
     size = 0
     while chunk := source.read(_CHUNK):
         digest.update(chunk)
         size += len(chunk)
-        if target is not None:
-            target.write(chunk)
+        target.write(chunk)
     return size

@@ -144,9 +144,11 @@ class UploadService:
         lifetime = timedelta(seconds=self._settings.upload_lifetime_s)
         async with self._database.write() as session:
             dropped = await repository.drop_stale(session, lifetime)
+        # Folders first: one that appears after the ids were read belongs to an upload opened since.
+        folders = await asyncio.to_thread(_folders, self._folder.uploads)
         async with self._database.read() as session:
             known = {str(upload_id) for upload_id in await repository.open_ids(session)}
-        orphans = await asyncio.to_thread(_orphans, self._folder.uploads, known)
+        orphans = [path for path in folders if path.name not in known]
         for path in orphans:
             await asyncio.to_thread(UploadFolder(path.parent, uuid.UUID(path.name)).remove)
         if dropped or orphans:
@@ -161,6 +163,7 @@ class UploadService:
                 path, sha256, size = await asyncio.to_thread(folder.join, numbers)
                 if (sha256, size) == (file.sha256, file.size):
                     return await asyncio.to_thread(blobs.adopt, path, sha256)
+                await asyncio.to_thread(path.unlink, missing_ok=True)
             except FileNotFoundError:
                 # A completion that was cut off, or that runs beside this one, has moved it already.
                 if await asyncio.to_thread(blobs.path(f"blob:{file.sha256}").is_file):
@@ -265,13 +268,12 @@ def _shown(found: _Found) -> UploadOut:
     )
 
 
-def _orphans(uploads: Path, known: set[str]) -> list[Path]:
-    orphans: list[Path] = []
+def _folders(uploads: Path) -> list[Path]:
+    folders: list[Path] = []
     for path in uploads.iterdir():
         try:
             uuid.UUID(path.name)
         except ValueError:
             continue
-        if path.name not in known:
-            orphans.append(path)
-    return orphans
+        folders.append(path)
+    return folders
