@@ -1,0 +1,1 @@
+"""Every speed and size claim as a command, with peers side by side."""

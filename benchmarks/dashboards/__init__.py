@@ -1,0 +1,1 @@
+"""Building dashboards: ours against SAEDashboard, and our forward pass against plain `transformers`."""

@@ -1,0 +1,1 @@
+"""Storing dashboards: our schema against a row per example, and how fast a reader gets them."""
