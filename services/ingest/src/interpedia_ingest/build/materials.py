@@ -116,6 +116,7 @@ class Materials:
                 open_spills(),
                 selection,
                 settings=settings,
+                weights=target.weights,
                 decoder=None if rows.sae.architecture == IDENTITY else sae.W_dec,
                 logit_effects=_lens(sae, target, model, final_norm_gain=settings.final_norm_gain),
             )
