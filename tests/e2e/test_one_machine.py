@@ -110,7 +110,7 @@ def test_a_researcher_publishes_and_reads(platform: Platform, tmp_path: Path) ->
     with Client(platform.url, platform.key) as client:
         _publish(client, tmp_path)
     with Client(platform.url) as reader:
-        features = list(reader.features.list("tiny", "1-res-64", sort="density", order="desc", limit=10))
+        features = list(reader.features.list("tiny", "1-res-64", sort="density", order="desc", page_size=10))
         assert len(features) == 64
         densities = [feature.density for feature in features]
         assert densities == sorted(densities, reverse=True)
