@@ -157,7 +157,8 @@ class Demo:
 
     def _show(self) -> None:
         sae = f"{self.client.base_url}/v1/models/{self.model}/saes/{SHOWN}"
-        shown = next(self.client.features.list(self.model, SHOWN, **TYPICAL, limit=1), None)
+        one: FeatureFilters = {**TYPICAL, "limit": 1}
+        shown = next(self.client.features.list(self.model, SHOWN, **one), None)
         console.write("\nInterpedia is up. Three places to look:")
         console.write(f"  the API          {self.client.base_url}/docs")
         console.write(
