@@ -5,6 +5,7 @@ from interpedia_shared.db.models.corpus import Context, Corpus, CorpusDocument
 from interpedia_shared.db.models.explanation import Explanation
 from interpedia_shared.db.models.feature import FEATURE_PARTITIONS, Feature
 from interpedia_shared.db.models.job import Job, JobEvent, JobTask
+from interpedia_shared.db.models.live import InferenceHost, SteeringRun
 from interpedia_shared.db.models.people import Account, APIKey, IdempotencyKey
 from interpedia_shared.db.models.upload import Upload, UploadFile
 
@@ -19,12 +20,14 @@ __all__ = [
     "Explanation",
     "Feature",
     "IdempotencyKey",
+    "InferenceHost",
     "Job",
     "JobEvent",
     "JobTask",
     "LanguageModel",
     "Release",
     "SAEVersion",
+    "SteeringRun",
     "Tokenizer",
     "Upload",
     "UploadFile",
