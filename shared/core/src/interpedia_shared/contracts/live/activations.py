@@ -22,7 +22,14 @@ from interpedia_shared.schemas import Schema
 class ActivationsRequest(ModelRequest):
     """Texts, and what to read on them: features, whole SAEs (sparse), directions; at least one."""
 
-    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS, examples=[["She said that her sister"]])
+    texts: list[Text] = Field(
+        default_factory=list[str], max_length=MAX_TEXTS, examples=[["She said that her sister"]]
+    )
+    token_ids: list[list[int]] = Field(
+        default_factory=list[list[int]],
+        max_length=MAX_TEXTS,
+        description="Instead of texts: rows of token ids as they are, BOS included if it is wanted.",
+    )
     features: list[FeatureAt] = Field(default_factory=list[FeatureAt], max_length=1024)
     saes: list[Slug] = Field(
         default_factory=list[str], max_length=16, description="All active features of these SAEs, sparse."
@@ -43,6 +50,10 @@ class ActivationsRequest(ModelRequest):
     def _something(self) -> ActivationsRequest:
         if not (self.features or self.saes or self.vectors):
             raise ValueError("give features, saes or vectors")
+        if bool(self.texts) == bool(self.token_ids):
+            raise ValueError("give either texts or token_ids, with at least one row")
+        if not all(self.token_ids):
+            raise ValueError("a row of token_ids is empty")
         return self
 
 

@@ -1,7 +1,6 @@
-"""live
+"""Live: hosts that serve a model, and steering runs that somebody shared.
 
-Revision ID: 0002
-Revises: 0001
+Must not break the previous release's code: add first, backfill, remove in a later release.
 """
 
 from __future__ import annotations
