@@ -65,15 +65,21 @@ def run(options: argparse.Namespace, shape: Shape) -> dict[str, Any]:
     tokens = contexts(shape)
     with server(work / "postgres-store", keep=options.keep) as postgres:
         url = migrated(postgres, "ours")
+        other_url = postgres.create_database("per_example")
         registered = asyncio.run(ours.prepare(url, shape))
-        loaded = asyncio.run(ours.load(url, shape, registered, tokens))
-        result["ours"] = _loaded(loaded)
+        n_features = min(options.per_example_features, shape.features_per_version)
+
+        async def load() -> tuple[Load, Load]:
+            # By turns: whatever else the machine does meanwhile slows down both alike.
+            turns = asyncio.Lock()
+            return await asyncio.gather(
+                ours.load(url, shape, registered, tokens, turns=turns),
+                per_example.load(other_url, shape, n_features, tokens, turns=turns),
+            )
+
+        result["ours"], result["per_example"] = map(_loaded, asyncio.run(load()))
         result |= _ask_gateway(url, work, shape)
         result["lookup"] = asyncio.run(_lookups(url, shape, _our_lookup(registered)))
-        other_url = postgres.create_database("per_example")
-        n_features = min(options.per_example_features, shape.features_per_version)
-        other = asyncio.run(per_example.load(other_url, shape, n_features, tokens))
-        result["per_example"] = _loaded(other)
         small = Shape(n_versions=1, features_per_version=n_features)
         result["per_example_lookup"] = asyncio.run(_lookups(other_url, small, _other_lookup))
     return result | _extrapolated(result)

@@ -5,6 +5,7 @@ The tables have the shape of Neuronpedia's public schema, less the columns that 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.catalogue import stored_bytes
 from benchmarks.store.meter import Load, Meter
-from benchmarks.store.ours import MODEL, sae_slug
+from benchmarks.store.ours import MODEL, cut, sae_slug
 from benchmarks.store.synthetic import CONTEXT_LENGTH, Shape, features, vocabulary
 from interpedia_ingest.dashboards.result import FeatureResult
 from interpedia_shared.dashboards import Histogram, Ranked
@@ -55,27 +56,31 @@ ACTIVATION_COLUMNS = (
 )
 
 
-async def load(url: str, shape: Shape, n_features: int, tokens: NDArray[np.uint32]) -> Load:
-    """Load the first features of the first SAE: the same features as ours."""
+async def load(
+    url: str, shape: Shape, n_features: int, tokens: NDArray[np.uint32], *, turns: asyncio.Lock
+) -> Load:
+    """Load the first features of the first SAE: the same features as ours. `turns` is held chunk by chunk."""
     connection = await asyncpg.connect(url)
     names = [token.decode() for token in vocabulary()]
     try:
         await connection.execute(SCHEMA)
         meter = await Meter.of(connection)
-        for first in range(0, n_features, CHUNK):
-            results = list(features(shape, 0, range(first, min(first + CHUNK, n_features)), tokens))
-            with meter.phase("pack"):
-                neurons = [_neuron(result, names) for result in results]
-                activations = [row for result in results for row in _activations(result, tokens, names)]
+        for rows in cut(range(n_features), CHUNK):
+            async with turns:
+                results = list(features(shape, 0, rows, tokens))
+                with meter.phase("pack"):
+                    neurons = [_neuron(result, names) for result in results]
+                    activations = [row for result in results for row in _activations(result, tokens, names)]
+                with meter.phase("copy"):
+                    await connection.copy_records_to_table("neuron", records=neurons, columns=NEURON_COLUMNS)
+                    await connection.copy_records_to_table(
+                        "activation", records=activations, columns=ACTIVATION_COLUMNS
+                    )
+            if rows.start % 2048 == 0:
+                LOG.info("row per example: %d of %d features: %s", rows.stop, n_features, meter.wall)
+        async with turns:
             with meter.phase("copy"):
-                await connection.copy_records_to_table("neuron", records=neurons, columns=NEURON_COLUMNS)
-                await connection.copy_records_to_table(
-                    "activation", records=activations, columns=ACTIVATION_COLUMNS
-                )
-            if first % 2048 == 0:
-                LOG.info("row per example: %d of %d features: %s", first, n_features, meter.wall)
-        with meter.phase("copy"):
-            await connection.execute("ANALYZE neuron, activation")
+                await connection.execute("ANALYZE neuron, activation")
         return meter.load(n_features, await stored_bytes(connection, "neuron", "activation"))
     finally:
         await connection.close()

@@ -182,7 +182,7 @@ def test_a_summary_of_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_the_rows_digest_wants_every_row_once_in_order() -> None:
     def row(idx: int, ids: list[int]) -> FeatureRow:
-        return FeatureRow(idx, 0.5, 1, 2.0, 1.0, None, None, ids, [], [], b"s", b"e")
+        return FeatureRow(idx, 0.5, 1, 2.0, 1.0, None, None, ids, [], b"s", b"e")
 
     one, two = RowsDigest(), RowsDigest()
     one.add(row(0, [1]))

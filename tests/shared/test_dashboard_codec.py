@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +23,8 @@ from interpedia_shared.dashboards import (
 )
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+"""No single-precision number can be off by less than this."""
 
 
 def _examples(rows: list[list[float]], first_position: int = 0) -> Examples:
@@ -45,15 +49,62 @@ def test_examples_come_back(rows: list[list[float]], first_position: int) -> Non
     assert np.all(np.abs(back.values - examples.values) <= np.abs(examples.values) * 2.0**-11)
 
 
-def test_small_values_beside_large_ones_stay_what_they_are() -> None:
-    values = [100.0, 3.7e-4, 1e-6]
-    assert decode_examples(encode_examples(_examples([values]))).values.tolist() == pytest.approx(
-        values, rel=2**-11
-    )
+@pytest.mark.parametrize(("smallest", "value_bytes"), [(1e-6, 2), (1e-12, 4)])
+def test_small_values_beside_large_ones_stay_what_they_are(smallest: float, value_bytes: int) -> None:
+    values = [100.0, 3.7e-4, smallest]
+    blob = encode_examples(_examples([values]))
+    assert decode_examples(blob).values.tolist() == pytest.approx(values, rel=2**-11)
+    assert len(blob) - len(encode_examples(_examples([[]]))) == 3 * (1 + value_bytes)
+
+
+def test_the_largest_value_is_exact() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 3.0, 40).astype(np.float32)
+    assert decode_examples(encode_examples(_examples([values.tolist()]))).values.max() == values.max()
+
+
+def _ranked(values: list[float]) -> Ranked:
+    return Ranked(np.arange(len(values), dtype=np.uint32), np.array(values, np.float32))
+
+
+@given(st.lists(FINITE, max_size=20))
+def test_ranked_values_are_off_by_2_to_the_minus_16_at_most(values: list[float]) -> None:
+    ranked = _ranked(sorted(values, reverse=True))
+    stats = FeatureStats(top_logits=ranked, coactive=Coactive(ranked.ids, ranked.values, ranked.ids))
+    back = decode_stats(encode_stats(stats))
+    largest = float(np.abs(ranked.values).max(initial=0.0))
+    for kept in (back.top_logits.values, back.coactive.pearson):
+        errors = np.abs(kept.astype(np.float64) - ranked.values)
+        assert np.all(errors <= largest * 2.0**-16 + SMALLEST)
+        assert np.all(np.diff(kept) <= 0)
+        assert np.abs(kept).max(initial=0.0) == largest
+    assert np.array_equal(back.top_logits.ids, ranked.ids)
+    assert encode_stats(back) == encode_stats(stats)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_not_stored(value: float) -> None:
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        encode_stats(FeatureStats(cosine_neighbours=_ranked([0.5, value])))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_counts_are_exact_whatever_their_width(counts: list[int]) -> None:
+    stats = FeatureStats(activation_histogram=Histogram(0.25, 1e30, np.array(counts, np.uint32)))
+    back = decode_stats(encode_stats(stats)).activation_histogram
+    assert (back.counts.tolist(), back.counts.dtype) == (counts, np.uint32)
+    assert (back.low, back.high) == (0.25, pytest.approx(1e30, rel=2**-23))
+
+
+def test_integers_are_as_narrow_as_they_can_be() -> None:
+    sizes = [
+        len(encode_stats(FeatureStats(interval_counts=np.full(5, largest, np.uint32))))
+        for largest in (0, 255, 256, 65_535, 65_536, 2**32 - 1)
+    ]
+    assert [size - sizes[0] for size in sizes] == [0, 0, 5, 5, 15, 15]
 
 
 def test_stats_come_back_whole() -> None:
-    ranked = Ranked(np.arange(10, dtype=np.uint32), np.linspace(-1, 1, 10, dtype=np.float32))
+    ranked = _ranked(np.linspace(-1, 1, 10).tolist())
     stats = FeatureStats(
         n_active_tokens=5,
         n_active_contexts=3,
@@ -69,13 +120,37 @@ def test_stats_come_back_whole() -> None:
         cosine_neighbours=ranked,
         coactive=Coactive(ranked.ids, ranked.values, ranked.ids * 3),
     )
-    blob = encode_stats(stats)
-    assert encode_stats(decode_stats(blob)) == blob
-    assert decode_stats(blob).coactive.counts.tolist() == (ranked.ids * 3).tolist()
+    back = decode_stats(encode_stats(stats))
+    assert encode_stats(back) == encode_stats(stats)
+    for name in ("n_active_tokens", "n_active_contexts", "activation_sum", "activation_sum_squares"):
+        assert getattr(back, name) == getattr(stats, name), name
+    assert (back.min_activation, back.max_activation) == (0.5, 8.0)
+    assert np.array_equal(back.interval_counts, stats.interval_counts)
+    assert np.array_equal(back.logit_histogram.counts, stats.logit_histogram.counts)
+    assert back.coactive.counts.tolist() == (ranked.ids * 3).tolist()
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x09", lambda b: b[:-3], lambda b: b[:1] + b"not deflated"])
-def test_damage_is_noticed(damage: object) -> None:
+def test_only_large_blobs_are_deflated() -> None:
+    small, large = _examples([[1.0] * 100] * 2), _examples([[1.0] * 100] * 20)
+    plain, deflated = encode_examples(small), encode_examples(large)
+    assert (plain[0], deflated[0]) == (0x01, 0x81)
+    assert len(deflated) < len(plain)
+    assert np.array_equal(decode_examples(deflated).positions, large.positions)
+
+
+def test_one_changed_bit_is_noticed() -> None:
+    blob = encode_examples(_examples([[1.0, 2.0], [3.0]]))
+    for bit in range(8 * len(blob)):
+        broken = bytearray(blob)
+        broken[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptBlob):
+            decode_examples(bytes(broken))
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x09", lambda b: b[:-3], lambda b: b[:1] + b"not this", lambda b: b"\x81" + b[1:]]
+)
+def test_damage_is_noticed(damage: bytes | Callable[[bytes], bytes]) -> None:
     for encode, decode, empty in (
         (encode_stats, decode_stats, FeatureStats()),
         (encode_examples, decode_examples, Examples.empty()),

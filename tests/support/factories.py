@@ -286,7 +286,6 @@ def feature_row(
         "peak_context": 0 if is_alive else None,
         "peak_position": 3 if is_alive else None,
         "top_logit_ids": stats.top_logits.ids.tolist(),
-        "bottom_logit_ids": stats.bottom_logits.ids.tolist(),
         "peak_token_ids": [contexts[0][3]] if is_alive else [],
         "stats": encode_stats(stats),
         "examples": encode_examples(examples),

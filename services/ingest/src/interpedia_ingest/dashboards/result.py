@@ -54,7 +54,6 @@ class FeatureRow:
     peak_context: int | None
     peak_position: int | None
     top_logit_ids: list[int]
-    bottom_logit_ids: list[int]
     peak_token_ids: list[int]
     stats: bytes
     examples: bytes
@@ -71,7 +70,6 @@ def feature_row(result: FeatureResult) -> FeatureRow:
         peak_context=result.peak_context,
         peak_position=result.peak_position,
         top_logit_ids=result.stats.top_logits.ids.tolist(),
-        bottom_logit_ids=result.stats.bottom_logits.ids.tolist(),
         peak_token_ids=list(result.peak_token_ids),
         stats=encode_stats(result.stats),
         examples=encode_examples(result.examples),
@@ -108,7 +106,7 @@ class RowsDigest:
                 absent if row.peak_position is None else row.peak_position,
             )
         )
-        for ids in (row.top_logit_ids, row.bottom_logit_ids, row.peak_token_ids):
+        for ids in (row.top_logit_ids, row.peak_token_ids):
             self._digest.update(struct.pack("<I", len(ids)) + _packed(ids))
         for blob in (row.stats, row.examples):
             self._digest.update(struct.pack("<Q", len(blob)) + blob)

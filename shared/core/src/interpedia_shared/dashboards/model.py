@@ -40,7 +40,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Ids (tokens or features) with a value each, best first."""
+    """Ids (tokens or features) with a value each, best first.
+
+    A stored value is off by at most 2**-16 of the largest magnitude of its list; ids are exact.
+    """
 
     ids: NDArray[np.uint32] = field(default_factory=_u32)  # [n]
     values: NDArray[np.float32] = field(default_factory=_f32)  # [n]
@@ -48,7 +51,10 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Coactive:
-    """Features that fire together with this one: Pearson r over counted tokens, and how often both fire."""
+    """Features that fire together with this one: Pearson r over counted tokens, and how often both fire.
+
+    A stored r is off by at most 2**-16; ids and counts are exact.
+    """
 
     ids: NDArray[np.uint32] = field(default_factory=_u32)  # [n]
     pearson: NDArray[np.float32] = field(default_factory=_f32)  # [n], -1..1

@@ -251,7 +251,6 @@ def _features() -> None:
         sa.Column("peak_context", sa.Integer(), nullable=True),
         sa.Column("peak_position", sa.SmallInteger(), nullable=True),
         sa.Column("top_logit_ids", postgresql.ARRAY(sa.Integer()), nullable=False),
-        sa.Column("bottom_logit_ids", postgresql.ARRAY(sa.Integer()), nullable=False),
         sa.Column("peak_token_ids", postgresql.ARRAY(sa.Integer()), nullable=False),
         sa.Column("stats", sa.LargeBinary(), nullable=False),
         sa.Column("examples", sa.LargeBinary(), nullable=False),
@@ -271,14 +270,19 @@ def _features() -> None:
         unique=False,
     )
     op.create_index(
-        "ix_feature_top_logit_ids", "feature", ["top_logit_ids"], unique=False, postgresql_using="gin"
+        "ix_feature_top_logit_ids",
+        "feature",
+        ["top_logit_ids"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_with={"gin_pending_list_limit": 256},
     )
     for number in range(PARTITIONS):
         op.execute(
             f"CREATE TABLE feature_p{number:02d} PARTITION OF feature "
             f"FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {number})"
         )
-        # The blobs are deflated already: trying to compress them again only costs time.
+        # The blobs are as short as they get: trying to compress them again only costs time.
         for blob in ("stats", "examples"):
             op.execute(f"ALTER TABLE feature_p{number:02d} ALTER COLUMN {blob} SET STORAGE EXTERNAL")
 
