@@ -10,7 +10,10 @@ EngineError
 ├── BadWeights             a weights file that is not what cfg.json promises
 ├── WidthMismatch          two widths that must be equal are not
 ├── OutOfRange             a number outside its range
-└── MissingInput           a computation lacks a tensor that it needs
+├── MissingInput           a computation lacks a tensor that it needs
+├── BadTemplate            a prompt template that cannot be, or not with this tokenizer
+├── UnsupportedChat        the model has no chat template, or it refuses these messages
+└── NoRoom                 what would fit an empty machine does not fit this one now
 
 Every error names the field that is wrong and the fact, so that a caller can show both.
 """
@@ -68,3 +71,15 @@ class OutOfRange(EngineError):
 
 class MissingInput(EngineError):
     """A computation lacks a tensor that it needs."""
+
+
+class BadTemplate(EngineError):
+    """A prompt template is malformed, unknown, or cannot be rendered with this tokenizer."""
+
+
+class UnsupportedChat(EngineError):
+    """The model has no chat template, or its template refuses these messages; the detail is its own."""
+
+
+class NoRoom(EngineError):
+    """It does not fit beside what is running; it may later."""
