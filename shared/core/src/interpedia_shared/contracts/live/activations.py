@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from interpedia_shared.contracts.live.common import (
+from interpedia_shared.contracts.live.requests import (
     MAX_TEXTS,
     Answer,
     FeatureAt,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from interpedia_shared.contracts.live.common import Answer, FeatureAt, FeatureName, ModelRequest, Text
+from interpedia_shared.contracts.live.requests import Answer, FeatureAt, FeatureName, ModelRequest, Text
 from interpedia_shared.ids import Slug
 from interpedia_shared.schemas import Request, Schema
 
@@ -171,3 +171,21 @@ class PromptSearchRequest(ModelRequest):
     def saes_named(self) -> list[str]:
         """The SAEs searched."""
         return list(dict.fromkeys(self.saes))
+
+
+class PromptTemplate(Schema):
+    """A bundled template."""
+
+    id: str = Field(examples=["gendered-pronoun"])
+    title: str
+    description: str
+    source: str | None = Field(default=None, description="The template as YAML: a start for your own.")
+
+
+class PromptSearchChecked(Schema):
+    """What a host finds of a search before it is begun: the template fits the model's tokenizer."""
+
+    template: str
+    n: int
+    prompts: list[str] = Field(description="The first few.")
+    controls: list[str]

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from interpedia_shared.contracts.live.common import (
+from interpedia_shared.contracts.live.requests import (
     MAX_VECTOR,
     Answer,
     FeatureAt,
     Finite,
     HookName,
+    LiveProvenance,
     Message,
     ModelRequest,
     Text,
@@ -144,7 +145,7 @@ class Generation(Schema):
     """One output."""
 
     text: str = Field(description="Without the prompt, the end token and the stop string.")
-    tokens: list[str]
+    tokens: list[str] = Field(description="All that were generated, end token and stop string included.")
     token_ids: list[int]
     logprobs: list[float]
     top_logprobs: list[list[TokenProbability]] | None = None
@@ -174,3 +175,12 @@ class StreamedToken(GeneratedToken):
     output: OutputName
     position: int = Field(description="Among the generated tokens, from 0.")
     text: str
+
+
+class StreamStart(Schema):
+    """Data of the `start` event; `done` has a whole `SteerOut`, `error` a problem."""
+
+    prompt_tokens: list[str]
+    prompt_token_ids: list[int]
+    outputs: list[OutputName]
+    provenance: LiveProvenance
