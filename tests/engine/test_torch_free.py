@@ -17,9 +17,22 @@ TORCH_FREE = (
 )
 
 
+# Whoever asks for torch ends the process at once: quicker than to import it, and seen even where a failure
+# to import it would be forgiven.
+GUARD = """
+import os, sys
+class Guard:
+    def find_spec(name, *_):
+        if name.split(".")[0] == "torch":
+            os._exit(3)
+sys.meta_path.insert(0, Guard)
+"""
+
+
 def _imports_torch(statement: str) -> bool:
-    code = f"{statement}; import sys; sys.exit('torch' in sys.modules)"
-    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
+    status = subprocess.run([sys.executable, "-c", f"{GUARD}\n{statement}"], check=False).returncode
+    assert status in (0, 3)
+    return status == 3
 
 
 def test_they_import_no_torch():

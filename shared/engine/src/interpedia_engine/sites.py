@@ -44,8 +44,8 @@ class Site:
             return self.module.register_forward_pre_hook(on_input, with_kwargs=True)
         return self.module.register_forward_hook(on_output)
 
-    def edit(self, change: Edit) -> RemovableHandle:
-        """Replace the activation by `change(activation)` in every forward pass, until the handle is removed.
+    def check_writable(self) -> None:
+        """Refuse a hook that can only be read.
 
         Raises:
             UnsupportedHook: writing here would not change what later layers read as this hook's value.
@@ -54,6 +54,14 @@ class Site:
             raise UnsupportedHook(
                 "hook", f"{self.hook.name} can be read, not written: {self.read_only_because}"
             )
+
+    def edit(self, change: Edit) -> RemovableHandle:
+        """Replace the activation by `change(activation)` in every forward pass, until the handle is removed.
+
+        Raises:
+            UnsupportedHook: writing here would not change what later layers read as this hook's value.
+        """
+        self.check_writable()
 
         def on_input(
             _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -25,7 +25,7 @@ _LOAD_ERRORS = (
 
 
 def read_checkpoint(
-    folder: Path, dtype: torch.dtype, *, gguf_file: str | None = None
+    folder: Path, dtype: torch.dtype, *, gguf_file: str | None = None, device_map: str | None = None
 ) -> tuple[Any, Any, Any]:
     """Return configuration, model and fast tokenizer of a folder.
 
@@ -46,6 +46,7 @@ def read_checkpoint(
         layout_of(str(config.model_type))
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), use_fast=True, **arguments)
         arguments |= {} if gguf_file else {"use_safetensors": True}
+        arguments |= {} if device_map is None else {"device_map": device_map}
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), config=config, dtype=dtype, output_loading_info=True, **arguments
         )

