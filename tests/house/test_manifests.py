@@ -67,9 +67,13 @@ def test_variables_exist_in_some_settings() -> None:
         for service in SETTINGS
         for field in _settings_class(service).model_fields
     }
-    overlay = yaml.safe_load((K8S / "overlays/gpu/gpu-worker.yaml").read_text())
-    container = overlay["spec"]["template"]["spec"]["containers"][0]
-    used = {*_of("ConfigMap")["interpedia"]["data"], *(entry["name"] for entry in container["env"])}
+    containers = [
+        yaml.safe_load((K8S / "overlays/gpu" / name).read_text())["spec"]["template"]["spec"]["containers"][0]
+        for name in ("gpu-worker.yaml", "gpu-inference.yaml")
+    ]
+    containers += [found["spec"]["template"]["spec"]["containers"][0] for found in _of("Deployment").values()]
+    named = {entry["name"] for container in containers for entry in container.get("env", [])}
+    used = {*_of("ConfigMap")["interpedia"]["data"], *(n for n in named if n.startswith("INTERPEDIA_"))}
     assert used <= known
 
 

@@ -307,7 +307,7 @@ class TestDisk:
         assert ready.json()["checks"] == {
             "database": "ok",
             "data_folder": "ok",
-            "free_space": "Unavailable",
+            "free_space": "The data disk has room for 0 more bytes, 1 are needed. Nothing was kept.",
         }
 
     async def test_a_disk_that_fills_up_in_a_part(self, owner: Researcher, settings: IngestSettings) -> None:

@@ -21,7 +21,7 @@ def is_alive(pid: int) -> bool:
     return status.rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 300.0) -> None:
     """Polls until `condition()` is true; fails the test with `what` when it never is."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -11,7 +11,7 @@ import pytest
 from interpedia import Client, JobFailed, RetryPolicy, Unauthorized
 from interpedia_local.demo import CORPUS, MODEL, SAES, Demo
 from interpedia_local.errors import DemoFailed
-from tests.client.scripted_server import KEY, Script, serving
+from tests.client.scripted_server import KEY, Script, Stage
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def script() -> Script:
 
 
 @pytest.fixture
-def url(script: Script) -> Generator[str]:
-    with serving(script) as url:
+def url(stage: Stage, script: Script) -> Generator[str]:
+    with stage.playing(script) as url:
         yield url
 
 

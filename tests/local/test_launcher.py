@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from interpedia_local.ports import free_port
 from interpedia_local.postgres import LocalPostgres
 from tests.local.processes_seen import is_alive, processes_of, wait_for
+from tests.support.ports import unused_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ class Run:
 
     def __init__(self, data_dir: Path, **options: Any) -> None:
         self.data_dir = data_dir
-        self.ports: list[int] = options.pop("ports", None) or [free_port() for _ in range(4)]
+        self.ports: list[int] = options.pop("ports", None) or [unused_port() for _ in range(4)]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("INTERPEDIA_")
         } | options.pop("environment", {})
@@ -52,8 +52,7 @@ class Run:
         assert words in self.output, self.output
 
     def end(self) -> int:
-        code = self.process.wait(timeout=60)
-        return code
+        return self.process.wait(timeout=300)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -88,7 +87,8 @@ def begin(runs: list[Run], folder: Path, database: str | None, **options: Any) -
 
 def get(port: int) -> int:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code
+        url = f"http://127.0.0.1:{port}/readyz"
+        return httpx.get(url, trust_env=False, verify=False, timeout=60).status_code
     except httpx.TransportError:
         return 0
 
@@ -233,7 +233,9 @@ class TestRefusing:
     def test_a_port_in_use(self, runs: list[Run], open_folder: Path, database: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            run = begin(runs, open_folder, database, ports=[free_port(), port, free_port(), free_port()])
+            run = begin(
+                runs, open_folder, database, ports=[unused_port(), port, unused_port(), unused_port()]
+            )
             assert run.end() == 1
         assert run.output == (
             f"interpedia: Port {port}, where inference is to listen, is in use by another program: stop it,"
@@ -255,7 +257,7 @@ class TestRefusing:
         assert "demo: no corpus\ninterpedia: The demo was not published" in run.output
 
     def test_a_database_that_is_not_there(self, runs: list[Run], open_folder: Path) -> None:
-        url = f"postgresql://someone:secret@127.0.0.1:{free_port()}/nothing"
+        url = f"postgresql://someone:secret@127.0.0.1:{unused_port()}/nothing"
         run = begin(runs, open_folder, None, environment={"INTERPEDIA_DATABASE__URL": url})
         assert run.end() == 1
         assert "The database of INTERPEDIA_DATABASE__URL does not let us in" in run.output

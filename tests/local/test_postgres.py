@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -113,7 +114,12 @@ class TestServing:
             await insert_rows(server.url, 1)
         assert not folder.exists()
 
-    def test_temporary_removes_what_a_killed_process_left(self) -> None:
+    def test_temporary_removes_what_a_killed_process_left(
+        self, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A place of our own: another test that begins just now would remove it before us.
+        monkeypatch.setenv("TMPDIR", str(open_folder))
+        monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
         program = (
             "from interpedia_local.postgres import LocalPostgres\n"
             "import sys\n"
@@ -263,6 +269,8 @@ class TestRefusing:
         self, server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_module, "LINGER_SECONDS", 1.0)
+        # Whoever has the port never says a word.
+        monkeypatch.setattr("interpedia_local.connection.CONNECT_SECONDS", 1.0)
         port = urlsplit(server.url).port
         assert port is not None
         server._end_process()

@@ -6,6 +6,7 @@ What is there already is left alone, and what an earlier run began is followed t
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -159,13 +160,19 @@ class Demo:
         sae = f"{self.client.base_url}/v1/models/{self.model}/saes/{SHOWN}"
         one: FeatureFilters = {**TYPICAL, "limit": 1}
         shown = next(self.client.features.list(self.model, SHOWN, **one), None)
-        console.write("\nInterpedia is up. Three places to look:")
+        console.write("\nInterpedia is up. Places to look:")
         console.write(f"  the API          {self.client.base_url}/docs")
         console.write(
             f"  an SAE's features  {sae}/features?limit=5&" + "&".join(f"{k}={v}" for k, v in TYPICAL.items())
         )
         if shown is not None:
             console.write(f"  one dashboard    {sae}/features/{shown.index}")
+        body = {"model": self.model, "text": "She said that her sister", "saes": [SHOWN], "k": 3}
+        console.write("Live: which features does a text light up?")
+        console.write(
+            f"  curl {self.client.base_url}/v1/activations/top -H 'content-type: application/json'"
+            f" -d '{json.dumps(body)}'"
+        )
 
     def _file(self, name: str) -> Path:
         path = self.examples / name

@@ -10,6 +10,9 @@ from pathlib import Path
 from interpedia_local.ports import LOOPBACK
 from interpedia_local.settings import LocalSettings
 
+SERVED_MODEL = "smollm2-135m-instruct"
+"""What the inference service serves, unless INTERPEDIA_MODEL says otherwise: the demo's model."""
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -96,4 +99,4 @@ def shared_environment(
         ours["INTERPEDIA_TORCH_THREADS"] = str(torch_threads)
     # The key is for the demo only, which gets it by itself.
     inherited.pop("INTERPEDIA_API_KEY", None)
-    return {**inherited, **ours}
+    return {"INTERPEDIA_MODEL": SERVED_MODEL, **inherited, **ours}

@@ -12,10 +12,11 @@ from sqlalchemy import text
 
 from interpedia_shared.db.session import Database
 from interpedia_shared.problem_handlers import problem_responses
-from interpedia_shared.problems import Unavailable
+from interpedia_shared.problems import Problem, Unavailable
 from interpedia_shared.schemas import Schema
 
-Check = Callable[[], Awaitable[None]]
+Check = Callable[[], Awaitable[str | None]]
+"""Raises when something is missing; may return a remark on what is there."""
 CHECK_TIMEOUT_S = 3.0
 
 
@@ -39,15 +40,22 @@ def database_check(database: Database) -> Check:
 
 
 async def run_checks(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Run all checks; the value is `ok` or the kind of failure."""
+    """Run all checks; the value is `ok`, perhaps with a remark, or what is wrong."""
     results: dict[str, str] = {}
     for name, check in checks.items():
         try:
-            await asyncio.wait_for(check(), CHECK_TIMEOUT_S)
-            results[name] = "ok"
+            remark = await asyncio.wait_for(check(), CHECK_TIMEOUT_S)
+            results[name] = "ok" if remark is None else f"ok: {remark}"
+        except Problem as problem:
+            results[name] = problem.detail
         except Exception as error:  # noqa: BLE001  (a health check reports whatever went wrong)
             results[name] = type(error).__name__
     return results
+
+
+def is_ok(result: str) -> bool:
+    """Whether a result of `run_checks` is a good one."""
+    return result == "ok" or result.startswith("ok: ")
 
 
 def health_router(service: str, version: str, checks: Mapping[str, Check]) -> APIRouter:
@@ -63,7 +71,7 @@ def health_router(service: str, version: str, checks: Mapping[str, Check]) -> AP
     async def readyz() -> Health:
         """Say whether everything this service needs is there; 503 names what is not."""
         results = await run_checks(checks)
-        missing = sorted(name for name, result in results.items() if result != "ok")
+        missing = sorted(name for name, result in results.items() if not is_ok(result))
         if missing:
             raise Unavailable(
                 f"Not ready: {', '.join(missing)}.", extensions={"checks": results}, retry_after_s=2

@@ -9,6 +9,7 @@
     │   ├── CorpusNotFound
     │   ├── ReleaseNotFound
     │   ├── JobNotFound
+    │   ├── EndpointNotFound         no LLM endpoint has this name
     │   └── UploadNotFound
     ├── Unauthorized            401  no key, or a wrong, expired or revoked one
     ├── Forbidden               403  the key lacks the scope, or is not the owner's
@@ -16,11 +17,19 @@
     │   ├── BadCursor
     │   ├── BadSAE                   the uploaded SAE is refused; names field and fact
     │   ├── BadUpload                a part or file is not what was declared
-    │   └── BadModel                 the model's source cannot be loaded
+    │   ├── BadModel                 the model's source cannot be loaded
+    │   ├── TooLong                  a text has more tokens than the model takes; limit and value
+    │   └── MissingCapability        the LLM endpoint cannot do what the method needs; says how it was found
     ├── Conflict                409  it exists already, or its state does not allow this
     │   └── IdempotencyMismatch      the same key with another body
     ├── TooLarge                413  body or file over the limit
+    ├── WrongHost               421  this host serves another model
+    ├── Busy                    429  the queue is full; nothing was begun
+    ├── ClientGone              499  the caller hung up (seen in logs and metrics only)
+    ├── EndpointFailed          502  the LLM endpoint is dead, or refuses key or model
     ├── Unavailable             503  something the service needs is not there right now
+    │   └── HostNotReady             its model is not loaded: waiting, loading or failed
+    ├── DeadlineExceeded        504  not done within the request's time
     └── InternalError           500  a fault of ours; the log has the request id
 
 A subclass is one documented type: `docs/problems/<slug>.md` is its page (a house test checks).
@@ -28,7 +37,7 @@ A subclass is one documented type: `docs/problems/<slug>.md` is its page (a hous
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -212,3 +221,92 @@ class Unavailable(Problem):
     """Something this service needs is not there right now. Try again after `Retry-After` seconds."""
 
     slug, title, status = "unavailable", "Not available right now", 503
+
+
+class TooLong(Invalid):
+    """A text has more tokens than one request may run; the limit and the number are given."""
+
+    slug, title = "too-long", "Text too long"
+
+    @classmethod
+    def tokens(cls, where: str, *, limit: int, value: int) -> TooLong:
+        """A text at `where` (a JSON pointer) of `value` tokens where `limit` are taken."""
+        detail = f"has {value} tokens, the limit is {limit}"
+        error = {"field": where, "detail": detail, "limits": {"limit": limit, "value": value}}
+        return cls(f"{where}: {detail}.", extensions={"limit": limit, "value": value, "errors": [error]})
+
+
+class WrongHost(Problem):
+    """This inference host serves another model: the request was sent to the wrong one."""
+
+    slug, title, status = "wrong-host", "Wrong host", 421
+
+    def __init__(self, wanted: str, served: str | None) -> None:
+        has = f"serves '{served}'" if served is not None else "serves no model"
+        super().__init__(
+            f"This host {has}, not '{wanted}'.", extensions={"model": wanted, "served": served}
+        )
+
+
+class Busy(Problem):
+    """The queue is full. Nothing was begun; try again after `Retry-After` seconds."""
+
+    slug, title, status = "busy", "Too busy", 429
+
+
+class ClientGone(Problem):
+    """The caller closed the connection; its work was dropped. Nobody reads this answer."""
+
+    slug, title, status = "client-gone", "Caller hung up", 499
+
+    def __init__(self) -> None:
+        super().__init__("The caller closed the connection before the answer was ready.")
+
+
+class HostNotReady(Unavailable):
+    """The host's model is not loaded: it waits for its registration, is being loaded, or failed to load."""
+
+    slug, title = "host-not-ready", "Model not ready"
+
+
+class DeadlineExceeded(Problem):
+    """The request was not done within its time; what was begun is dropped."""
+
+    slug, title, status = "deadline-exceeded", "Deadline exceeded", 504
+
+
+class EndpointNotFound(NotFound):
+    """No LLM endpoint has this name; the settings of the autointerp service name them."""
+
+    slug, title = "endpoint-not-found", "LLM endpoint not found"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        there = f"There are: {', '.join(known)}." if known else "None is set: INTERPEDIA_LLM__BASE_URL makes one."
+        super().__init__(
+            f"No LLM endpoint '{name}' here. {there}", extensions={"endpoint": name, "known": list(known)}
+        )
+
+
+class MissingCapability(Invalid):
+    """The LLM endpoint cannot do what the method needs; `missing` tells how each was found out."""
+
+    slug, title = "missing-capability", "Endpoint cannot do this"
+
+    def __init__(self, method: str, endpoint: str, missing: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{need} ({how})" for need, how in missing.items())
+        super().__init__(
+            f"{method} cannot run with endpoint '{endpoint}', which lacks {listed}.",
+            extensions={"method": method, "endpoint": endpoint, "missing": dict(missing)},
+        )
+
+
+class EndpointFailed(Problem):
+    """The LLM endpoint does not answer, or refuses the key or the model: no call to it can succeed now."""
+
+    slug, title, status = "endpoint-failed", "LLM endpoint failed", 502
+
+    def __init__(self, endpoint: str, reason: str, detail: str) -> None:
+        super().__init__(
+            f"LLM endpoint '{endpoint}': {detail}", extensions={"endpoint": endpoint, "reason": reason}
+        )
+        self.reason = reason

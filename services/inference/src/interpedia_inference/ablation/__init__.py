@@ -1,0 +1,1 @@
+"""`POST /v1/ablate`: what a text loses when features are taken out."""

@@ -1,0 +1,1 @@
+"""`POST /v1/attribute`: which features of a text push a metric."""

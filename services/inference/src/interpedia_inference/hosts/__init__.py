@@ -1,0 +1,1 @@
+"""The registry of hosts, and what this one says of itself."""

@@ -1,0 +1,1 @@
+"""`POST /v1/lens`: what each layer would predict."""

@@ -1,0 +1,1 @@
+"""`POST /v1/tokenize`: the tokens of a text or a chat, without running the model."""
