@@ -7,7 +7,13 @@ from collections.abc import Generator
 import pytest
 
 from interpedia import Client, RetryPolicy
-from tests.client.scripted_server import KEY, Script, serving
+from tests.client.scripted_server import KEY, Script, Stage
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause between two looks at a job that nobody has to sit through."""
+    monkeypatch.setattr("interpedia.jobs.POLL_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -16,8 +22,8 @@ def script() -> Script:
 
 
 @pytest.fixture
-def url(script: Script) -> Generator[str]:
-    with serving(script) as url:
+def url(stage: Stage, script: Script) -> Generator[str]:
+    with stage.playing(script) as url:
         yield url
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from tests.support.serving import serving
 
 PART_BYTES = 1000
 KEY = "good-key"
@@ -270,18 +270,24 @@ class Api:
                 job["error"] = {"type": "x", "title": "Broken", "detail": "the last task died"}
 
 
-@contextmanager
-def serving(script: Script) -> Generator[str]:
-    """Serves `script` on a loopback port; gives the URL."""
-    config = uvicorn.Config(Api(script).app(), host="127.0.0.1", port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+@dataclass
+class Stage:
+    """A running server, and the script that it plays."""
+
+    api: Api
+    url: str
+
+    @contextmanager
+    def playing(self, script: Script) -> Generator[str]:
+        """Plays `script`; gives the URL."""
+        self.api.script = script
+        yield self.url
+        self.api.script = Script()
+
+
+@pytest.fixture(scope="session")
+def stage() -> Generator[Stage]:
+    """One server for all scripts: starting and stopping one takes longer than most of them."""
+    api = Api(Script())
+    with serving(api.app()) as url:
+        yield Stage(api, url)

@@ -40,7 +40,8 @@ async def test_a_missing_feature_breaks_the_transfer(
     app = create_app(gateway_settings(tmp_path), database_settings)
     with serving(app) as url:
         for format in ("ndjson", "parquet"):  # noqa: A001
-            async with AsyncClient(base_url=url, headers={"accept-encoding": "identity"}) as caller:
+            plain = {"accept-encoding": "identity"}
+            async with AsyncClient(base_url=url, headers=plain, timeout=300) as caller:
                 with pytest.raises(RemoteProtocolError):
                     await caller.get(f"{own_world.path}/export?format={format}")
 
@@ -57,7 +58,7 @@ async def test_a_burst_gets_503_and_every_slot_comes_back(
 
     monkeypatch.setattr(endpoints, "stream", slow)
     burst = [asyncio.create_task(client.get(f"{world.path}/export")) for _ in range(7)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while sum(one.done() for one in burst) < 3:  # noqa: ASYNC110 (several tasks end, no event)
             await asyncio.sleep(0.01)
     refused = [one.result() for one in burst if one.done()]

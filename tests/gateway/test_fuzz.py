@@ -93,7 +93,8 @@ def check(answer: httpx.Response) -> None:
 @pytest.mark.parametrize("with_key", [False, True])
 async def test_no_get_ever_ends_in_a_5xx(client: httpx.AsyncClient, world: World, with_key: bool) -> None:
     routes = routes_of((await client.get("/openapi.json")).json())
-    if with_key:  # the only forwarded read needs one and would be a 503 here
+    routes = [route for route in routes if route[0] != "/v1/prompt-templates"]  # nobody to ask: 503 here
+    if with_key:  # the other forwarded read needs one
         routes = [route for route in routes if "uploads" not in route[0]]
     headers = {"x-api-key": world.key} if with_key else {}
     loop = asyncio.get_running_loop()
@@ -117,9 +118,14 @@ ODD_BODIES = [
 ]
 
 
-@pytest.mark.parametrize("content", ODD_BODIES)
-async def test_odd_bodies_are_refused_or_answered(client: httpx.AsyncClient, content: bytes) -> None:
-    answer = await client.post(
-        "/v1/features/batch", content=content, headers={"content-type": "application/json"}
-    )
-    check(answer)
+POSTED = [
+    "/v1/features/batch",
+    *(f"/v1/{name}" for name in ("tokenize", "activations", "activations/top", "steer", "ablate")),
+    *(f"/v1/{name}" for name in ("attribute", "lens")),
+]
+
+
+@pytest.mark.parametrize("path", POSTED)
+async def test_odd_bodies_are_refused_or_answered(client: httpx.AsyncClient, path: str) -> None:
+    for content in ODD_BODIES:
+        check(await client.post(path, content=content, headers={"content-type": "application/json"}))

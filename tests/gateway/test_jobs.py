@@ -14,6 +14,7 @@ from interpedia_shared.db.models import Job, JobEvent
 from interpedia_shared.db.session import Database
 from interpedia_shared.jobs import TaskSpec, create_job
 from interpedia_shared.pagination import make_cursor
+from tests.gateway.conftest import parse_events
 from tests.support.factories import World, make_account, make_sae, make_version
 
 
@@ -39,16 +40,6 @@ async def add_event(database: Database, job: uuid.UUID, kind: str, state: str | 
         )
         if state is not None:
             await session.execute(update(Job).where(Job.id == job).values(state=state))
-
-
-def parse(text: str) -> list[dict[str, str]]:
-    """Server-sent events as dicts; comments are left out."""
-    found: list[dict[str, str]] = []
-    for block in text.split("\n\n"):
-        lines = [line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")]
-        if lines:
-            found.append({line[0]: line[1] for line in lines})
-    return found
 
 
 @pytest.mark.parametrize("path", ["", "/events"])
@@ -109,7 +100,7 @@ async def test_cancel_and_retry(client: AsyncClient, world: World, shared_databa
         assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     again = await client.post(f"/v1/jobs/{job}/retry", headers=owner)
     assert (again.status_code, again.json()["tasks"]["queued"]) == (200, 1)
-    types = [event.get("event") for event in parse(await _events_until_cancelled(client, job, owner))]
+    types = [event.get("event") for event in parse_events(await _events_until_cancelled(client, job, owner))]
     assert types == ["queued", "cancelled", "retried", *types[3:]]
 
 
@@ -145,14 +136,14 @@ async def test_events_come_as_they_happen_and_end_with_the_job(
     answer, _ = await asyncio.gather(client.get(f"/v1/jobs/{job}/events"), work())
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert "\n: ping" in answer.text or answer.text.startswith(": ping")
-    found = parse(answer.text)
+    found = parse_events(answer.text)
     assert [event["event"] for event in found][-2:] == ["progress", "succeeded"]
     ids = [int(event["id"]) for event in found]
     assert ids == sorted(set(ids))
     assert orjson.loads(found[-1]["data"])["type"] == "succeeded"
     for seen in range(len(ids) + 1):
         headers = {"Last-Event-ID": str(ids[seen - 1])} if seen else {}
-        rest = parse((await client.get(f"/v1/jobs/{job}/events", headers=headers)).text)
+        rest = parse_events((await client.get(f"/v1/jobs/{job}/events", headers=headers)).text)
         assert [int(event["id"]) for event in rest] == ids[seen:]
 
 

@@ -25,6 +25,12 @@ from interpedia_gateway.features.schemas import (
     NeighboursOut,
     VectorOut,
 )
+from interpedia_gateway.live import examples as live_examples
+from interpedia_gateway.live.schemas import SearchAccepted, ServedModel, SharedSteering
+from interpedia_shared.contracts.live.activations import ActivationsOut, LensOut, TopOut
+from interpedia_shared.contracts.live.effects import AblateOut, AttributeOut, PromptTemplate
+from interpedia_shared.contracts.live.requests import TokenizeOut
+from interpedia_shared.contracts.live.steering import SteerOut
 from interpedia_shared.contracts.publishing import CorpusAccepted, ModelAccepted, SAEsAccepted, UploadOut
 from interpedia_shared.jobs import JobOut
 from interpedia_shared.schemas import Page
@@ -49,7 +55,7 @@ async def schema(client: AsyncClient) -> dict[str, Any]:
 
 async def test_every_route_has_summary_description_and_example(schema: dict[str, Any]) -> None:
     routes = list(operations(schema))
-    assert len(routes) >= 26
+    assert len(routes) >= 38
     for method, path, operation in routes:
         where = f"{method} {path}"
         assert operation.get("summary"), where
@@ -120,6 +126,17 @@ SHAPES: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (SAEsAccepted, examples.SAES_ACCEPTED),
     (ModelAccepted, examples.MODEL_ACCEPTED),
     (CorpusAccepted, examples.CORPUS_ACCEPTED),
+    (ServedModel, live_examples.SERVED),
+    (TokenizeOut, live_examples.TOKENIZE),
+    (ActivationsOut, live_examples.ACTIVATIONS),
+    (TopOut, live_examples.TOP),
+    (SteerOut, live_examples.STEER),
+    (SharedSteering, live_examples.SHARED),
+    (AblateOut, live_examples.ABLATE),
+    (AttributeOut, live_examples.ATTRIBUTE),
+    (LensOut, live_examples.LENS),
+    (PromptTemplate, live_examples.TEMPLATE),
+    (SearchAccepted, {"job": live_examples.SEARCH_JOB}),
 ]
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Run an app in a thread on a free port; gives its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def serving(app: Starlette, listener: socket.socket | None = None) -> Iterator[str]:
+    """Run an app in a thread, on a free port if no listener is given; gives its address."""
+    listener = listener or socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )

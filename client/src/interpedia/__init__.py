@@ -7,6 +7,7 @@ from interpedia.errors import (
     ApiError,
     BadReference,
     Conflict,
+    DeadlineExceeded,
     FileProblem,
     Forbidden,
     InterpediaError,
@@ -21,10 +22,12 @@ from interpedia.errors import (
     UploadInterrupted,
     WaitedTooLong,
 )
+from interpedia.live import SteerEvent
 from interpedia.references import FeatureRef
 from interpedia.schemas import (
     Corpus,
     Feature,
+    Generation,
     Job,
     JobEvent,
     Model,
@@ -33,6 +36,8 @@ from interpedia.schemas import (
     Publication,
     Resource,
     Sae,
+    SharedRun,
+    Steering,
     Upload,
 )
 from interpedia.transport import RetryPolicy
@@ -43,10 +48,12 @@ __all__ = [
     "Client",
     "Conflict",
     "Corpus",
+    "DeadlineExceeded",
     "Feature",
     "FeatureRef",
     "FileProblem",
     "Forbidden",
+    "Generation",
     "InterpediaError",
     "Invalid",
     "Job",
@@ -63,6 +70,9 @@ __all__ = [
     "Sae",
     "ServerFault",
     "ServerUnreachable",
+    "SharedRun",
+    "SteerEvent",
+    "Steering",
     "Unauthorized",
     "Unavailable",
     "Upload",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from interpedia import console
 from interpedia.client import Client
-from interpedia.errors import InterpediaError, Unauthorized
+from interpedia.errors import BadReference, InterpediaError, Unauthorized
+from interpedia.live import Intervention
 from interpedia.publishing import PublishOptions, hook_of
 from interpedia.schemas import Job
 from interpedia.settings import Settings
@@ -78,6 +79,44 @@ def feature(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
+def top(client: Client, options: argparse.Namespace) -> int:
+    """`interpedia top`: the features that a text activates most, one line each."""
+    found = client.live.top_features(options.model, options.text, options.sae, k=options.k).to_dict()
+    for one in found["results"]:
+        density = "" if one["density"] is None else f"{one['density']:9.5f}"
+        shown = json.dumps(one["token"], ensure_ascii=False)
+        console.write(
+            f"{one['value']:9.3f}  {density:9}  {one['ref']}  at {shown}  {one['explanation'] or ''}".rstrip()
+        )
+    return 0
+
+
+def steer(client: Client, options: argparse.Namespace) -> int:
+    """`interpedia steer`: default and steered continuation of a prompt."""
+    answer = client.live.steer(
+        options.model,
+        prompt=options.prompt,
+        interventions=[_added(text) for text in options.add],
+        max_new_tokens=options.tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    for name, output in (("default", answer.default), ("steered", answer.steered)):
+        if output is not None:
+            console.write(f"{name}: {options.prompt}{output.text}")
+    return 0
+
+
+def _added(text: str) -> Intervention:
+    """`sae/feature=strength` as an intervention."""
+    name, _, strength = text.partition("=")
+    sae, _, feature = name.rpartition("/")
+    try:
+        return {"sae": sae, "feature": int(feature), "method": "add", "strength": float(strength or 1)}
+    except ValueError as error:
+        raise BadReference(f"{text!r} is not SAE/FEATURE=STRENGTH, such as 15-res-3k/650=1.5.") from error
+
+
 def follow(client: Client, job_id: str) -> Job:
     """Shows the progress of a job until it ends."""
     line = console.ProgressLine("Building")
@@ -115,6 +154,28 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("id", nargs="?", help="follow this job")
     several.add_argument("--state", help="only jobs in this state")
     several.set_defaults(run=jobs)
+
+    seen = commands.add_parser("top", help="show the features that a text activates most")
+    seen.add_argument("model", help="the model's id")
+    seen.add_argument("text")
+    seen.add_argument("--sae", action="append", required=True, help="an SAE of the model; may be repeated")
+    seen.add_argument("--k", type=int, default=10, help="how many (default: 10)")
+    seen.set_defaults(run=top)
+
+    changed = commands.add_parser("steer", help="continue a prompt, as it is and steered")
+    changed.add_argument("model", help="the model's id")
+    changed.add_argument("prompt")
+    changed.add_argument(
+        "--add",
+        action="append",
+        required=True,
+        metavar="SAE/FEATURE=STRENGTH",
+        help="add a feature; 1 is its largest activation on the corpus; may be repeated",
+    )
+    changed.add_argument("--tokens", type=int, default=32, help="how many new tokens (default: 32)")
+    changed.add_argument("--temperature", type=float, default=0.7)
+    changed.add_argument("--seed", type=int, default=0)
+    changed.set_defaults(run=steer)
 
     single = commands.add_parser("feature", help="show the dashboard of a feature as JSON")
     single.add_argument("ref", help="model/sae/index, or a URL")

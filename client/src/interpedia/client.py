@@ -9,6 +9,7 @@ from typing import Self, Unpack
 from interpedia.catalogue import Corpora, Models, SaeManifest, Saes
 from interpedia.features import Features
 from interpedia.jobs import Jobs
+from interpedia.live import Live
 from interpedia.publishing import PublishOptions, sae_files
 from interpedia.schemas import Publication
 from interpedia.settings import Settings
@@ -38,6 +39,7 @@ class Client:
         self.corpora = Corpora(self._transport)
         self.saes = Saes(self._transport)
         self.features = Features(self._transport)
+        self.live = Live(self._transport)
         self.jobs = Jobs(self._transport)
         self.uploads = Uploads(self._transport)
 

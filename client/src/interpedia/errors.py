@@ -14,6 +14,7 @@ InterpediaError
     ├── NotFound        404
     ├── Conflict        409: it exists, or is in another state
     ├── Unavailable     429, 503: later; `retry_after` says when
+    ├── DeadlineExceeded  504: not done within the request's time
     └── ServerFault     any other 5xx
 """
 
@@ -115,6 +116,10 @@ class Unavailable(ApiError):
     """429, 503: later. `retry_after` says when."""
 
 
+class DeadlineExceeded(ApiError):
+    """504: not done within the request's time (`deadline_s`)."""
+
+
 class ServerFault(ApiError):
     """Any other 5xx: the server's own fault."""
 
@@ -130,14 +135,27 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     422: Invalid,
     429: Unavailable,
     503: Unavailable,
+    504: DeadlineExceeded,
 }
 
 
 def error_of(response: httpx.Response) -> ApiError:
     """The error for a response whose body has been read and whose status is 400 or more."""
-    fallback = ServerFault if response.status_code >= 500 else ApiError
-    kind = _BY_STATUS.get(response.status_code, fallback)
-    return kind(_problem(response), retry_after(response))
+    return _error(_problem(response), retry_after(response))
+
+
+def error_in(document: object) -> ApiError:
+    """The error for a problem document that came within a stream."""
+    if not isinstance(document, dict):
+        return _error(Problem(500, "Stream failed", "The server's stream failed without saying why."), None)
+    fields = cast(dict[str, Any], document)
+    status = fields.get("status")
+    return _error(_read(fields, status if isinstance(status, int) else 500, "Stream failed"), None)
+
+
+def _error(problem: Problem, later: float | None) -> ApiError:
+    fallback = ServerFault if problem.status >= 500 else ApiError
+    return _BY_STATUS.get(problem.status, fallback)(problem, later)
 
 
 def retry_after(response: httpx.Response) -> float | None:
@@ -161,10 +179,13 @@ def _problem(response: httpx.Response) -> Problem:
         body = None
     if not isinstance(body, dict):
         return Problem(response.status_code, title, f"The server answered {response.status_code} {title}.")
-    document = cast(dict[str, Any], body)
+    return _read(cast(dict[str, Any], body), response.status_code, title)
+
+
+def _read(document: dict[str, Any], status: int, title: str) -> Problem:
     detail = document.get("detail")
     return Problem(
-        status=response.status_code,
+        status=status,
         title=str(document.get("title") or title),
         detail=detail if isinstance(detail, str) else "",
         type=str(document.get("type") or "about:blank"),

@@ -53,7 +53,9 @@ class Jobs:
         Raises:
             ServerUnreachable: the stream broke off; begin again after the last id, or use `wait`.
         """
-        with self._transport.stream_lines(f"{_path(job_id)}/events", last_event_id=after) as lines:
+        headers = {} if after is None else {"last-event-id": str(after)}
+        request = Request("GET", f"{_path(job_id)}/events", headers=headers)
+        with self._transport.stream_lines(request) as lines:
             for message in messages(lines):
                 event = _event(message)
                 if event is not None:

@@ -88,6 +88,7 @@ class Job(Resource):
     stage: str | None = None
     done: int = 0
     total: int = 0
+    result: dict[str, Any] | None = None
     error: Any = None
 
     @property
@@ -148,3 +149,27 @@ class Acceptance(Resource):
 
     job: Job | None = None
     """None when it was registered so long ago that its job is no longer kept."""
+
+
+class Generation(Resource):
+    """One output of steering."""
+
+    text: str
+    tokens: list[str] = Field(default_factory=list[str])
+    token_ids: list[int] = Field(default_factory=list[int])
+    logprobs: list[float] = Field(default_factory=list[float])
+
+
+class SharedRun(Resource):
+    """Where a shared run can be read."""
+
+    id: str
+    url: str
+
+
+class Steering(Resource):
+    """Default and steered; one of them None when it was not asked for."""
+
+    default: Generation | None = None
+    steered: Generation | None = None
+    shared: SharedRun | None = None

@@ -44,6 +44,8 @@ class Request:
     json: object = None
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    patience: float = READ_SECONDS
+    """Longest silence of the server, in seconds."""
 
 
 class Transport:
@@ -66,7 +68,7 @@ class Transport:
         self._http = httpx.Client(
             base_url=self.base_url,
             headers=headers,
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            timeout=_timeout(READ_SECONDS),
             follow_redirects=False,  # the key must not travel to another address
         )
 
@@ -123,18 +125,22 @@ class Transport:
             ) from error
 
     @contextmanager
-    def stream_lines(self, path: str, *, last_event_id: int | None = None) -> Generator[Generator[str]]:
-        """The lines of an event stream, from after `last_event_id` on.
+    def stream_lines(self, request: Request) -> Generator[Generator[str]]:
+        """The lines of an event stream; leaving the block hangs up.
 
         Raises:
             ServerUnreachable: the connection cannot be made, or breaks.
             ApiError: the server refused.
         """
-        headers = {"accept": "text/event-stream"}
-        if last_event_id is not None:
-            headers["last-event-id"] = str(last_event_id)
+        headers = {"accept": "text/event-stream", **request.headers}
         try:
-            with self._http.stream("GET", path, headers=headers) as response:
+            with self._http.stream(
+                request.method,
+                request.path,
+                json=request.json,
+                headers=headers,
+                timeout=_timeout(request.patience),
+            ) as response:
                 if response.status_code >= 400:
                     response.read()
                     raise error_of(response)
@@ -153,6 +159,7 @@ class Transport:
             json=request.json,
             content=request.content,
             headers=headers,
+            timeout=_timeout(request.patience),
         )
 
     def _unreachable(self, error: httpx.TransportError) -> ServerUnreachable:
@@ -161,3 +168,7 @@ class Transport:
         if isinstance(error, httpx.TimeoutException):
             return ServerUnreachable(f"The server at {self.base_url} took too long to answer.")
         return ServerUnreachable(f"The connection to {self.base_url} broke off.")
+
+
+def _timeout(patience: float) -> httpx.Timeout:
+    return httpx.Timeout(patience, connect=CONNECT_SECONDS)

@@ -16,6 +16,11 @@ from interpedia_gateway.export.endpoints import MEDIA_TYPES
 from interpedia_gateway.export.endpoints import router as export
 from interpedia_gateway.features.endpoints import router as features
 from interpedia_gateway.jobs.endpoints import router as jobs
+from interpedia_gateway.live.calls import client_of as hosts_client_of
+from interpedia_gateway.live.endpoints import router as live
+from interpedia_gateway.live.hosts import Hosts
+from interpedia_gateway.live.search import router as prompt_search
+from interpedia_gateway.live.shared import router as shared_runs
 from interpedia_gateway.pages.docs import mount_assets
 from interpedia_gateway.pages.docs import router as docs
 from interpedia_gateway.pages.start import router as start
@@ -34,13 +39,13 @@ from interpedia_shared.settings import DatabaseSettings
 
 DESCRIPTION = """\
 Features of neural networks: browse them, read their dashboards with full provenance, export them, publish
-your own.
+your own. Live: activations of any text, steering, ablation, attribution, the logit lens.
 
 Reads are open. Writes need a key, in `Authorization: Bearer <key>` or `x-api-key: <key>`; a wrong key is a
 401 everywhere. Lists come in pages: pass `next_cursor` back as `cursor`. Every error is an RFC 9457 problem
 whose `type` is a page. Answers carry an `ETag`.
 """
-_V1 = (catalogue, features, weights, export, jobs, publishing)
+_V1 = (catalogue, features, weights, export, live, prompt_search, shared_runs, jobs, publishing)
 # Compressing these again only costs time, and ranges count bytes of the file itself.
 _NOT_COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"], "application/octet-stream")
 
@@ -53,6 +58,8 @@ def _gateway(settings: GatewaySettings, database: Database) -> Gateway:
         vocabularies=Vocabularies(settings.vocabularies_kept),
         versions=Versions(),
         ingest=client_of(settings.ingest_url, settings.ingest_timeout_s),
+        hosts=Hosts(database, kept_s=settings.hosts_kept_s, silent_s=settings.host_silent_s),
+        hosts_client=hosts_client_of(settings.max_live_requests),
         event_streams=asyncio.Semaphore(settings.max_event_streams),
         exports=asyncio.Semaphore(settings.max_exports),
     )
@@ -72,7 +79,7 @@ def _add_middleware(app: FastAPI) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],
-        allow_methods=["GET", "HEAD", "POST", "PUT", "OPTIONS"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=[
             "authorization",
             "x-api-key",
@@ -106,6 +113,7 @@ def create_app(settings: GatewaySettings, database_settings: DatabaseSettings) -
         del app
         yield
         await gateway.ingest.aclose()
+        await gateway.hosts_client.aclose()
         await database.dispose()
 
     spec = ServiceSpec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Path, Query, params
+from fastapi import Header, Path, Query, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.requests import Request
 from fastapi.routing import APIRoute
@@ -34,6 +34,16 @@ IndexPath = Annotated[
 VersionQuery = Annotated[
     int | None,
     Query(ge=1, le=MAX_ID, description="A published build; the current one if absent.", examples=[12]),
+]
+OnceKey = Annotated[
+    str | None,
+    Header(
+        alias="idempotency-key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="The same key with the same body gets the same answer and has no second effect.",
+    ),
 ]
 
 

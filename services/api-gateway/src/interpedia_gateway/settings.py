@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from interpedia_shared.settings import ServiceSettings
 
@@ -22,6 +22,19 @@ class GatewaySettings(ServiceSettings):
         description="Where publishing goes.",
     )
     ingest_timeout_s: PositiveFloat = Field(default=60.0, description="Longest silence of the ingest API.")
+    hosts_kept_s: NonNegativeFloat = Field(
+        default=1.0, description="How long the registry of inference hosts is believed without asking again."
+    )
+    host_silent_s: PositiveFloat = Field(
+        default=10.0, description="A host whose last heartbeat is older gets no requests."
+    )
+    live_timeout_s: PositiveFloat = Field(
+        default=120.0, description="Longest silence of a host, for requests without a deadline of their own."
+    )
+    max_live_requests: PositiveInt = Field(default=1024, description="Live requests under way at once.")
+    max_searches: PositiveInt = Field(
+        default=16, description="Prompt searches that one account may have unfinished."
+    )
     events_poll_s: PositiveFloat = Field(default=0.5, description="How often a job's events are looked for.")
     events_heartbeat_s: PositiveFloat = Field(default=15.0, description="Longest silence of an event stream.")
     max_event_streams: PositiveInt = Field(default=256, description="Event streams open at once.")

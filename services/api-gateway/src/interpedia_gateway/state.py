@@ -10,6 +10,7 @@ import httpx
 from fastapi import Depends, Request
 
 from interpedia_gateway.catalogue.lookup import Versions
+from interpedia_gateway.live.hosts import Hosts
 from interpedia_gateway.settings import GatewaySettings
 from interpedia_gateway.vocabulary import Vocabularies
 from interpedia_shared.blobs import BlobStore
@@ -26,6 +27,8 @@ class Gateway:
     vocabularies: Vocabularies
     versions: Versions
     ingest: httpx.AsyncClient
+    hosts: Hosts
+    hosts_client: httpx.AsyncClient
     event_streams: asyncio.Semaphore
     exports: asyncio.Semaphore
 

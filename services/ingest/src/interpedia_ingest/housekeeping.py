@@ -7,10 +7,10 @@ import asyncio
 import structlog
 
 from interpedia_ingest.build.sweep import Sweeper
-from interpedia_ingest.idempotency.service import forget_old_keys
 from interpedia_ingest.settings import IngestSettings
 from interpedia_ingest.uploads.service import UploadService
 from interpedia_shared.db.session import Database
+from interpedia_shared.idempotency import forget_old_keys
 
 log = structlog.get_logger(__name__)
 _HOURLY_S = 3_600.0

@@ -96,7 +96,7 @@ class VersionPlace:
     sae_config: dict[str, Any]
 
 
-_PLACE = (
+PLACE_COLUMNS = (  # in the order of SAEPlace
     SAE.id,
     SAE.model_id,
     SAE.slug,
@@ -189,7 +189,7 @@ async def find_sae(session: ReadSession, model: str, sae: str, caller: Caller | 
         SAENotFound: no such SAE, or a private one of somebody else, which is not told apart.
     """
     if is_slug(model) and is_slug(sae):
-        statement = select(*_PLACE).where(SAE.model_id == model, SAE.slug == sae, readable_by(caller))
+        statement = select(*PLACE_COLUMNS).where(SAE.model_id == model, SAE.slug == sae, readable_by(caller))
         row = (await session.execute(statement)).one_or_none()
         if row is not None:
             values: list[Any] = list(row)

@@ -24,7 +24,7 @@ from interpedia_shared.schemas import Page
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 JobPath = Annotated[uuid.UUID, Path(description="Id of the job.")]
-Kind = Literal["register_model", "tokenize_corpus", "build_dashboards"]
+Kind = Literal["register_model", "tokenize_corpus", "build_dashboards", "prompt_search"]
 
 
 @router.get(

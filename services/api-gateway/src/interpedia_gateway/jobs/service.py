@@ -18,11 +18,18 @@ from interpedia_shared.schemas import Page
 
 
 def visible_to(caller: Caller | None) -> ColumnElement[bool]:
-    """Jobs that a caller may see: all but those that build somebody else's private SAE."""
-    private = exists().where(
+    """Jobs that a caller may see: all but those that build, or search in, somebody else's private SAE."""
+    builds = exists().where(
         SAEVersion.job_id == Job.id, SAE.id == SAEVersion.sae_id, SAE.visibility == "private"
     )
-    return ~private if caller is None else or_(Job.account_id == caller.account_id, ~private)
+    searches = exists().where(
+        Job.kind == "prompt_search",
+        SAE.model_id == Job.params["model"].astext,
+        Job.params["saes"].has_key(SAE.slug),
+        SAE.visibility == "private",
+    )
+    is_open = ~builds & ~searches
+    return is_open if caller is None else or_(Job.account_id == caller.account_id, is_open)
 
 
 class Jobs:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Header, Path, Response
 
 from interpedia_gateway import examples
 from interpedia_gateway.documentation import Responses, problems_only, responses
+from interpedia_gateway.parameters import OnceKey
 from interpedia_gateway.publishing.forward import Forwarder, forwarder
 from interpedia_shared.auth import administrator, publisher
 from interpedia_shared.contracts.publishing import (
@@ -43,16 +44,6 @@ PUBLISHER = [Depends(publisher)]
 ADMINISTRATOR = [Depends(administrator)]
 TheForwarder = Annotated[Forwarder, Depends(forwarder)]
 UploadPath = Annotated[uuid.UUID, Path(description="`id` of the upload.")]
-OnceKey = Annotated[
-    str | None,
-    Header(
-        alias="idempotency-key",
-        min_length=1,
-        max_length=200,
-        pattern=r"^[\x21-\x7e]{1,200}$",
-        description="The same key with the same body gets the same answer and has no second effect.",
-    ),
-]
 PartHash = Annotated[
     str | None,
     Header(alias="x-content-sha256", pattern="^[0-9a-fA-F]{64}$", description="Of this part; checked."),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from interpedia_ingest.corpora.service import CorpusService
-from interpedia_ingest.idempotency import Once, OnceKey
 from interpedia_shared.auth import PublishCaller
 from interpedia_shared.contracts.publishing import CorpusAccepted, CorpusRequest
+from interpedia_shared.idempotency import Once, OnceKey
 from interpedia_shared.problem_handlers import problem_responses
 from interpedia_shared.problems import (
     BadUpload,

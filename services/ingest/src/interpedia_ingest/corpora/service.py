@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from interpedia_ingest.corpora import repository
-from interpedia_ingest.idempotency import Answer, Once
 from interpedia_ingest.models import repository as models
 from interpedia_ingest.refusals import refuse
 from interpedia_ingest.uploads.complete import complete_files
@@ -15,6 +14,7 @@ from interpedia_shared.contracts.publishing import CorpusAccepted, CorpusRequest
 from interpedia_shared.db.base import JSON
 from interpedia_shared.db.models import Corpus, Job, LanguageModel, UploadFile
 from interpedia_shared.db.session import Database, WriteSession
+from interpedia_shared.idempotency import Answer, Once
 from interpedia_shared.jobs.plan import TaskSpec
 from interpedia_shared.jobs.service import create_job, job_out
 from interpedia_shared.problems import BadUpload, Conflict, Invalid

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from interpedia_ingest.idempotency import Once, OnceKey
 from interpedia_ingest.models.service import ModelService
 from interpedia_shared.auth import AdminCaller
 from interpedia_shared.contracts.publishing import ModelAccepted, ModelRequest
+from interpedia_shared.idempotency import Once, OnceKey
 from interpedia_shared.problem_handlers import problem_responses
 from interpedia_shared.problems import BadModel, Conflict, Forbidden, IdempotencyMismatch, Unauthorized
 

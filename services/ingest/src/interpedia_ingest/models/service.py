@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 from interpedia_engine.models import ModelSource
-from interpedia_ingest.idempotency import Answer, Once
 from interpedia_ingest.models import repository
 from interpedia_ingest.models.sources import allowed_source, shown_source
 from interpedia_shared.auth import Caller
 from interpedia_shared.contracts.publishing import ModelAccepted, ModelRequest
 from interpedia_shared.db.models import Job
 from interpedia_shared.db.session import Database, WriteSession
+from interpedia_shared.idempotency import Answer, Once
 from interpedia_shared.jobs.plan import TaskSpec
 from interpedia_shared.jobs.service import create_job, job_out
 from interpedia_shared.problems import Conflict

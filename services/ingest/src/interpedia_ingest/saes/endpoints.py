@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from interpedia_ingest.idempotency import Once, OnceKey
 from interpedia_ingest.saes.service import SAEService
 from interpedia_shared.auth import PublishCaller
 from interpedia_shared.contracts.publishing import SAERequest, SAEsAccepted
+from interpedia_shared.idempotency import Once, OnceKey
 from interpedia_shared.problem_handlers import problem_responses
 from interpedia_shared.problems import (
     BadSAE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from interpedia_ingest.build.plan import KIND, STAGES, PlannedSAE, plan_tasks
 from interpedia_ingest.folders import DataFolder
-from interpedia_ingest.idempotency import Answer, Once
 from interpedia_ingest.models.repository import lock_name
 from interpedia_ingest.saes import repository
 from interpedia_ingest.saes.checks import CheckedSAE, hook_site
@@ -17,6 +16,7 @@ from interpedia_shared.contracts.publishing import ReleaseRequest, SAEAccepted, 
 from interpedia_shared.db.base import JSON
 from interpedia_shared.db.models import SAE, Release, SAEVersion
 from interpedia_shared.db.session import Database, WriteSession
+from interpedia_shared.idempotency import Answer, Once
 from interpedia_shared.jobs import create_job, job_out
 from interpedia_shared.problems import Conflict
 

@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.requests import ClientDisconnect
 
-from interpedia_ingest.idempotency import Once, OnceKey
 from interpedia_ingest.refusals import refuse
 from interpedia_ingest.uploads.service import UploadService
 from interpedia_shared.auth import PublishCaller
 from interpedia_shared.contracts.publishing import UploadOut, UploadRequest
+from interpedia_shared.idempotency import Once, OnceKey
 from interpedia_shared.problem_handlers import problem_responses
 from interpedia_shared.problems import (
     BadUpload,

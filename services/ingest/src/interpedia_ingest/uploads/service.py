@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from interpedia_ingest.folders import DataFolder, disk_errors
-from interpedia_ingest.idempotency import Answer, Once
 from interpedia_ingest.refusals import refuse
 from interpedia_ingest.settings import IngestSettings
 from interpedia_ingest.uploads import repository
@@ -23,6 +22,7 @@ from interpedia_shared.auth import Caller
 from interpedia_shared.contracts.publishing import UploadedFile, UploadOut, UploadPart, UploadRequest
 from interpedia_shared.db.models import Upload, UploadFile
 from interpedia_shared.db.session import Database, ReadSession, WriteSession
+from interpedia_shared.idempotency import Answer, Once
 from interpedia_shared.problems import BadUpload, Conflict, UploadNotFound
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""Remember the answers to POSTs that carry an `Idempotency-Key`.
+"""The same POST twice has one effect and one answer, when it carries an `Idempotency-Key`.
 
 The key's row is inserted in the transaction of the effect. A duplicate that runs at the same time waits on
 the unique index until that transaction ends: it then finds the answer, or, after a rollback, does the work.

@@ -1,0 +1,1 @@
+"""Live requests: checked here, computed by a host that holds the model, joined with what is stored."""
