@@ -6,6 +6,7 @@ VENV ?= .venv
 DATA ?= var
 DEMO_TOKENS ?= 65536
 RUN_FLAGS ?=
+WORKERS ?= 2
 BIN := $(VENV)/bin
 SOURCES := $(wildcard requirements/*.txt shared/*/pyproject.toml services/*/pyproject.toml client/pyproject.toml deploy/local/pyproject.toml)
 
@@ -33,8 +34,9 @@ format: setup ## Put the style right
 types: setup ## Types, strictly
 	$(BIN)/pyright
 
-test: setup ## All tests (T=tests/gateway for some)
-	$(BIN)/python -m pytest $(T)
+# The tests start many processes: compiled modules are kept, else each of them compiles torch anew.
+test: setup ## All tests (T=tests/gateway for some, WORKERS=0 in one process)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
 openapi: setup ## Write docs/openapi.json anew from the code
 	$(BIN)/python -m interpedia_gateway.openapi docs/openapi.json

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +20,12 @@ from interpedia_engine.hooks import ModelShape, parse_hook
 from interpedia_engine.models import ModelSource, load_model
 from interpedia_engine.saes import tiny_sae
 from tests.local.processes_seen import processes_of, wait_for
+from tests.support.folders import passing_folder
+from tests.support.ports import unused_port
 
 pytestmark = pytest.mark.slow
 SERVICES = ("gateway", "inference", "autointerp", "ingest")
-MODEL = {"id": "tiny", "name": "Tiny", "source": {"kind": "tiny"}}
+PATIENCE_S = 300
 DOCUMENT = "The first time it rained, the river rose and the old bridge could not be crossed. "
 
 
@@ -36,36 +38,40 @@ class Platform:
     folder: Path
     process: subprocess.Popen[bytes]
 
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    def said(self) -> str:
+        """What the launcher wrote, for a failure's message."""
+        return (self.folder / "launcher.out").read_text()
 
 
-@pytest.fixture
-def platform(open_folder: Path) -> Generator[Platform]:
-    ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+@pytest.fixture(scope="module")
+def platform() -> Generator[Platform]:
+    """One platform for all tests, as starting it takes longer than they do; each has a model of its own."""
+    with passing_folder() as folder:
+        yield from _running(folder)
+
+
+def _running(open_folder: Path) -> Generator[Platform]:
+    ports = {name: unused_port() for name in SERVICES}
     flags = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     command = [sys.executable, "-m", "interpedia_local", "run", "--no-demo", "--data-dir", str(open_folder)]
     with (open_folder / "launcher.out").open("wb") as output:
         process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 240
-        while b"Ctrl-C stops" not in (open_folder / "launcher.out").read_bytes():
-            assert process.poll() is None, (open_folder / "launcher.out").read_text()
-            assert time.monotonic() < deadline, (open_folder / "launcher.out").read_text()
+        deadline = time.monotonic() + PATIENCE_S
+        starting = Platform(f"http://127.0.0.1:{ports['gateway']}", "", open_folder, process)
+        while "Ctrl-C stops" not in starting.said():
+            assert process.poll() is None, starting.said()
+            assert time.monotonic() < deadline, starting.said()
             time.sleep(0.2)
-        key = (open_folder / "owner.key").read_text().strip()
-        yield Platform(f"http://127.0.0.1:{ports['gateway']}", key, open_folder, process)
+        yield replace(starting, key=(open_folder / "owner.key").read_text().strip())
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) in (0, 130)
+        assert process.wait(timeout=PATIENCE_S) in (0, 130)
     assert processes_of(open_folder) == []
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "name": name.title(), "source": {"kind": "tiny"}}
 
 
 def _write_corpus(path: Path, documents: int) -> Path:
@@ -84,7 +90,7 @@ def _shape(folder: Path) -> ModelShape:
 
 
 def _publish(client: Client, folder: Path) -> None:
-    client.jobs.wait(client.models.register(MODEL).job.id)
+    client.jobs.wait(client.models.register(_model("tiny")).job.id)
     upload = client.uploads.send([_write_corpus(folder / "corpus.jsonl", 12)], "corpus")
     accepted = client.corpora.register(
         {
@@ -106,7 +112,7 @@ def _publish(client: Client, folder: Path) -> None:
 
 def test_a_researcher_publishes_and_reads(platform: Platform, tmp_path: Path) -> None:
     with Client(platform.url, "ip_00000000_wrong") as stranger, pytest.raises(Unauthorized):
-        stranger.models.register(MODEL)
+        stranger.models.register(_model("tiny"))
     with Client(platform.url, platform.key) as client:
         _publish(client, tmp_path)
     with Client(platform.url) as reader:
@@ -136,14 +142,22 @@ def test_everything_is_back_after_a_kill(platform: Platform) -> None:
         for victim in (gateway, database):
             os.kill(victim, signal.SIGKILL)
 
+        answers: list[str] = []
+
         def registered() -> bool:
+            assert platform.process.poll() is None, platform.said()
             try:
-                accepted = client.models.register(MODEL)
+                accepted = client.models.register(_model("again"))
                 if accepted.job is not None:
                     client.jobs.wait(accepted.job.id)
-                return client.models.get("tiny").id == "tiny"
-            except InterpediaError:
+                return client.models.get("again").id == "again"
+            except InterpediaError as error:
+                answers.append(repr(error))
                 return False
 
-        wait_for(registered, "a model registered after the kill", seconds=180)
+        try:
+            wait_for(registered, "a model registered after the kill", seconds=PATIENCE_S)
+        except AssertionError as error:
+            error.add_note(f"The last answers: {answers[-3:]}. The launcher said: {platform.said()}")
+            raise
     assert gateway not in processes_of(platform.folder)

@@ -7,8 +7,6 @@ import hashlib
 import json
 import lzma
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +27,7 @@ from interpedia_shared.db.models import Account, APIKey
 from interpedia_shared.db.session import Database
 from interpedia_shared.jobs import JobOut, WorkerTiming
 from interpedia_shared.settings import DatabaseSettings
+from tests.support.forking import ForkedProcess
 from tests.support.jobs import QUICK, until_state, working
 
 HOOK = "blocks.2.hook_resid_post"
@@ -199,7 +198,7 @@ def assert_problem(answer: httpx.Response, status: int, slug: str, field: str, *
 
 
 class WorkerProcess:
-    """`python -m interpedia_ingest.worker`, to be killed."""
+    """What `python -m interpedia_ingest.worker` runs, to be killed."""
 
     def __init__(self, url: str, settings: IngestSettings) -> None:
         self.log = settings.data_dir / f"worker-{uuid.uuid4().hex[:6]}.log"
@@ -209,13 +208,9 @@ class WorkerProcess:
             "INTERPEDIA_DATABASE__URL": url,
             **{f"INTERPEDIA_{name.upper()}": str(getattr(settings, name)) for name in names},
         }
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "interpedia_ingest.worker"],
-                env=environment,
-                stdout=output,
-                stderr=output,
-            )
+        self.process = ForkedProcess(
+            "interpedia_ingest.worker", environment, self.log, warm=("interpedia_engine.models.loading",)
+        )
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

@@ -19,6 +19,7 @@ from interpedia_shared.db.__main__ import upgrade
 from interpedia_shared.db.session import Database
 from interpedia_shared.settings import DatabaseSettings
 from tests.support.jobs import (
+    PATIENCE_S,
     QUICK,
     WorkerProcess,
     events,
@@ -73,7 +74,7 @@ class TestWorkers:
         for number in (1, 2):
             processes.append(WorkerProcess(database_url, tmp_path))
             await until_lines(tmp_path / "poisoned", number)
-            await asyncio.to_thread(processes[-1].process.wait, 30)
+            await asyncio.to_thread(processes[-1].process.wait, PATIENCE_S)
         processes.append(WorkerProcess(database_url, tmp_path))
         job = await until_state(database, job_id, "failed")
         assert (job.tasks.done, job.tasks.dead) == (3, 1)
@@ -177,7 +178,7 @@ class TestServer:
         await kill_server(own_server)
         (tmp_path / "early").touch()
         await until_lines(tmp_path / "finished", 1)
-        await asyncio.sleep(2 * QUICK.heartbeat_timeout_s)
+        await asyncio.sleep(1.5 * QUICK.heartbeat_timeout_s)
         await asyncio.to_thread(own_server.restart)
         (tmp_path / "late").touch()
         job = await until_state(own_database, job_id, "succeeded", "failed")

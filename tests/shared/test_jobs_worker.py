@@ -154,7 +154,7 @@ class TestRunning:
         async with working(database_settings, {"count": gate}):
             await gate.busy(1)
             async with working(database_settings, {"count": other}):
-                await asyncio.sleep(3 * QUICK.heartbeat_timeout_s)
+                await asyncio.sleep(1.5 * QUICK.heartbeat_timeout_s)
                 gate.open.set()
                 await until_state(database, job_id, "succeeded")
         assert other.running == set()

@@ -1,4 +1,4 @@
-"""A worker to be killed: `python -m tests.support.job_worker`. Its handlers leave traces in a folder."""
+"""A worker to be killed: it runs as `python -m` would run it. Its handlers leave traces in a folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from interpedia_shared.jobs import TaskContext, Worker, WorkerTiming, run_until_
 from interpedia_shared.logging import configure_logging
 from interpedia_shared.settings import load_database_settings
 
-FOLDER = Path(os.environ["JOB_WORKER_FOLDER"])
+
+def folder() -> Path:
+    """Where the test looks for traces."""
+    return Path(os.environ["JOB_WORKER_FOLDER"])
 
 
 def trace(name: str, line: str) -> None:
     """One line, in one write: several processes add to the same file."""
-    with (FOLDER / name).open("a") as file:
+    with (folder() / name).open("a") as file:
         file.write(line + "\n")
 
 
@@ -26,7 +29,7 @@ def wait_for_file(context: TaskContext) -> None:
     """Report a step at a time until the file that the task names exists."""
     trace("started", f"{os.getpid()} {context.ordinal} {context.attempt}")
     done = 0
-    while not (FOLDER / context.params["until"]).exists():
+    while not (folder() / context.params["until"]).exists():
         context.check()
         time.sleep(0.02)
         done = min(done + 1, context.weight)
