@@ -6,7 +6,7 @@ import torch
 from interpedia_engine.capture import capture
 from interpedia_engine.generation import Decoder, GenerationRequest, StreamedText, chat_tokens
 from interpedia_engine.hooks import Hook
-from interpedia_engine.interventions import FeatureChange
+from interpedia_engine.interventions import FeatureChange, RowChanges, Window, edited
 from interpedia_engine.models import LanguageModel
 from interpedia_engine.saes import SAE, load_sae
 from tests.engine.conftest import REPO
@@ -26,7 +26,7 @@ def test_eight_interventions_in_one_batch_equal_one_by_one_by_hand(smollm2: Lang
     prompt = prompt_of(smollm2, TEXT)
     x = capture(smollm2, torch.tensor([prompt]), [HOOK])[HOOK]
     active = sae.encode(x)[0, 1:].sum(dim=0).topk(4).indices.tolist()
-    methods = [("add", 30.0), ("clamp", 12.0), ("scale", 3.0), ("ablate", 1.0)]
+    methods = [("add", 30.0), ("clamp", 12.0), ("scale", 3.0), ("clamp", 0.0)]
     changes = [(index, *method) for index, method in zip(active, methods, strict=True)]
     asked = [
         GenerationRequest(prompt, 12, (FeatureChange(sae, HOOK, HOOK, *change),), GREEDY)
@@ -42,6 +42,22 @@ def test_eight_interventions_in_one_batch_equal_one_by_one_by_hand(smollm2: Lang
     assert any(tokens_of(got) != tokens_of(events[4]) for got in events[:4])
 
 
+def test_an_ablated_feature_of_the_demo_reads_zero(smollm2: LanguageModel, sae: SAE):
+    tokens = torch.tensor([prompt_of(smollm2, TEXT)])
+    f = sae.encode(capture(smollm2, tokens, [HOOK])[HOOK])
+    active = f[0, 1:].sum(dim=0).topk(8).indices.tolist()
+    rows = [RowChanges((FeatureChange(sae, HOOK, HOOK, index, "ablate"),)) for index in active]
+    once = [RowChanges((FeatureChange(sae, HOOK, HOOK, index, "clamp", 0.0),)) for index in active]
+    left = []
+    for changes in (rows, once):
+        batch = tokens.expand(len(changes), -1)
+        with edited(smollm2, changes, Window.whole(*batch.shape)):
+            read = sae.encode(capture(smollm2, batch, [HOOK])[HOOK])
+        left.append(read[torch.arange(len(active)), :, torch.tensor(active)])
+    assert (left[0] == 0).all()
+    assert (left[1] != 0).any()  # taking out f·d once is not enough where w·d < 1
+
+
 def steered_by_hand(model: LanguageModel, sae: SAE, prompt, index: int, method: str, s: float) -> list[int]:
     is_first = True
 
@@ -50,7 +66,7 @@ def steered_by_hand(model: LanguageModel, sae: SAE, prompt, index: int, method: 
         f = sae.encode(h)
         new = f.clone()
         value = f[..., index]
-        new[..., index] = {"add": value + s, "clamp": s, "scale": s * value, "ablate": 0.0}[method]
+        new[..., index] = {"add": value + s, "clamp": s, "scale": s * value}[method]
         out = h + sae.decode(new, h) - sae.decode(f, h)
         if is_first:
             out[:, 0] = h[:, 0]

@@ -64,7 +64,9 @@ async def test_the_feature_that_attribution_finds_steers_the_answer(
                 "temperature": 0,
                 "max_new_tokens": 1,
                 "n_logprobs": 20,
-                "interventions": [{"sae": demo_sae, "feature": best["index"], "method": "ablate"}],
+                "interventions": [
+                    {"sae": demo_sae, "feature": best["index"], "method": "clamp", "strength": 0}
+                ],
             }
             both = (await client.post("/v1/steer", json=steer)).json()
             assert both["default"]["token_ids"][0] == last["token_ids"][0]

@@ -108,9 +108,7 @@ def _check_device_map(source: ModelSource, device_map: str | None) -> None:
         raise ModelLoadFailed("device_map", "spreading a model over devices needs the package accelerate")
 
 
-def _load_parts(
-    source: ModelSource, cache_dir: Path, dtype: torch.dtype, device_map: str | None
-) -> _Parts:
+def _load_parts(source: ModelSource, cache_dir: Path, dtype: torch.dtype, device_map: str | None) -> _Parts:
     if source.kind == "tiny":
         model, tokenizer = build_tiny()
         digest = state_sha256(model)

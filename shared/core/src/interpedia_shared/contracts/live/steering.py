@@ -40,7 +40,9 @@ class InterventionSpec(Request):
     | `orthogonal` | h − s·(h·d̂)·d̂ | the same |
     | `project_cap` | h + min(0, s − h·d̂)·d̂ | the same |
 
-    The reconstruction error stays in the stream: the difference of two decodings is added. `add` and
+    The reconstruction error stays in the stream: the difference of two decodings is added. `ablate` of a
+    feature takes out more of d where that is needed for the encoder to read 0 afterwards; `clamp` to 0 takes
+    out f·d and no more, as `/v1/ablate` does. `add` and
     `orthogonal` with strength 0, and `scale` with 1, change nothing. Features of one SAE are read from the
     same stream and changed together; everything else is applied in the order given.
     """
