@@ -15,4 +15,9 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
-pytest_plugins = ["tests.support.database", "tests.support.folders", "tests.client.scripted_server"]
+pytest_plugins = [
+    "tests.support.database",
+    "tests.support.folders",
+    "tests.support.demo_model",
+    "tests.client.scripted_server",
+]

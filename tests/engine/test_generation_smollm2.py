@@ -9,8 +9,8 @@ from interpedia_engine.hooks import Hook
 from interpedia_engine.interventions import FeatureChange, RowChanges, Window, edited
 from interpedia_engine.models import LanguageModel
 from interpedia_engine.saes import SAE, load_sae
-from tests.engine.conftest import REPO
 from tests.engine.generating import GREEDY, hugging_face, prompt_of, run, tokens_of
+from tests.support.demo_model import REPO
 
 pytestmark = [pytest.mark.real_model, pytest.mark.filterwarnings("ignore")]
 HOOK = Hook("resid_post", 15)

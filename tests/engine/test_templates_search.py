@@ -23,8 +23,8 @@ from interpedia_engine.templates import (
     search_template,
 )
 from interpedia_engine.templates.report import wilson
-from tests.engine.conftest import REPO
 from tests.engine.effects_world import hooked_logits, make
+from tests.support.demo_model import REPO
 
 WORDS = ["time", "blue", "bird", "river", "house", "music", "when", "which", "one", "will"]
 """Each is one token of the tiny tokenizer behind a space."""

