@@ -243,9 +243,7 @@ class WrongHost(Problem):
 
     def __init__(self, wanted: str, served: str | None) -> None:
         has = f"serves '{served}'" if served is not None else "serves no model"
-        super().__init__(
-            f"This host {has}, not '{wanted}'.", extensions={"model": wanted, "served": served}
-        )
+        super().__init__(f"This host {has}, not '{wanted}'.", extensions={"model": wanted, "served": served})
 
 
 class Busy(Problem):
@@ -281,7 +279,9 @@ class EndpointNotFound(NotFound):
     slug, title = "endpoint-not-found", "LLM endpoint not found"
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        there = f"There are: {', '.join(known)}." if known else "None is set: INTERPEDIA_LLM__BASE_URL makes one."
+        there = (
+            f"There are: {', '.join(known)}." if known else "None is set: INTERPEDIA_LLM__BASE_URL makes one."
+        )
         super().__init__(
             f"No LLM endpoint '{name}' here. {there}", extensions={"endpoint": name, "known": list(known)}
         )
