@@ -10,6 +10,7 @@ from httpx import AsyncClient
 from pydantic import BaseModel, TypeAdapter
 
 from interpedia_gateway import examples
+from interpedia_gateway.autointerp import examples as autointerp_examples
 from interpedia_gateway.catalogue.schemas import (
     CorpusDetail,
     CorpusOut,
@@ -18,6 +19,8 @@ from interpedia_gateway.catalogue.schemas import (
     SAEDetail,
     SAEOut,
 )
+from interpedia_gateway.explanations import examples as explanation_examples
+from interpedia_gateway.explanations.schemas import ExplanationDetail, ExplanationOut
 from interpedia_gateway.features.schemas import (
     BatchOut,
     Dashboard,
@@ -27,6 +30,15 @@ from interpedia_gateway.features.schemas import (
 )
 from interpedia_gateway.live import examples as live_examples
 from interpedia_gateway.live.schemas import SearchAccepted, ServedModel, SharedSteering
+from interpedia_gateway.search import examples as search_examples
+from interpedia_gateway.search.schemas import EmbeddingAccepted, SearchOut
+from interpedia_shared.contracts.autointerp import (
+    EndpointOut,
+    EndpointsOut,
+    MethodsOut,
+    RunOut,
+    WorkAccepted,
+)
 from interpedia_shared.contracts.live.activations import ActivationsOut, LensOut, TopOut
 from interpedia_shared.contracts.live.effects import AblateOut, AttributeOut, PromptTemplate
 from interpedia_shared.contracts.live.requests import TokenizeOut
@@ -55,7 +67,7 @@ async def schema(client: AsyncClient) -> dict[str, Any]:
 
 async def test_every_route_has_summary_description_and_example(schema: dict[str, Any]) -> None:
     routes = list(operations(schema))
-    assert len(routes) >= 38
+    assert len(routes) >= 52
     for method, path, operation in routes:
         where = f"{method} {path}"
         assert operation.get("summary"), where
@@ -137,6 +149,16 @@ SHAPES: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (LensOut, live_examples.LENS),
     (PromptTemplate, live_examples.TEMPLATE),
     (SearchAccepted, {"job": live_examples.SEARCH_JOB}),
+    (ExplanationOut, explanation_examples.EXPLANATION),
+    (ExplanationDetail, explanation_examples.DETAIL),
+    (SearchOut, search_examples.FOUND),
+    (EmbeddingAccepted, {"job": search_examples.EMBEDDING_JOB}),
+    (WorkAccepted, autointerp_examples.ACCEPTED),
+    (WorkAccepted, autointerp_examples.ESTIMATED),
+    (MethodsOut, autointerp_examples.METHODS),
+    (EndpointOut, autointerp_examples.ENDPOINT),
+    (EndpointsOut, autointerp_examples.ENDPOINTS),
+    (RunOut, autointerp_examples.RUN),
 ]
 
 

@@ -27,7 +27,7 @@ async def many(shared_database: Database) -> AsyncIterator[Database]:
             await session.execute(
                 text(
                     "INSERT INTO feature SELECT :v, i, (i::bigint * 7919 % 50000) / 50000.0, i % 1000,"
-                    " (i::bigint * 104729 % 50000) / 100.0, 1.0, 0, 3, ARRAY[i % 5000, i % 4999], '{}',"
+                    " (i::bigint * 104729 % 50000) / 100.0, 1.0, 0, 3, ARRAY[i % 5000, i % 4999],"
                     " '{1}', '\\x01', '\\x01' FROM generate_series(0, :n - 1) AS i"
                 ),
                 {"v": 1_000_000 + version, "n": N_FEATURES},

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from enum import Enum
 
 from fastapi import Request, Response
 from pydantic import BaseModel
 
 VARY = "Authorization, X-API-Key"
-
-
-class Lifetime(Enum):
-    """How long an answer may be kept without asking again."""
-
-    REVALIDATE = "no-cache"
-    """Keep it, but ask each time; an unchanged one costs a 304."""
-    FOREVER = "max-age=31536000, immutable"
-    """The address names a version, and versions do not change."""
 
 
 def matches(header: str | None, etag: str) -> bool:
@@ -28,21 +18,18 @@ def matches(header: str | None, etag: str) -> bool:
     return "*" in candidates or etag in candidates
 
 
-def answer(
-    request: Request, body: BaseModel, *, lifetime: Lifetime = Lifetime.REVALIDATE, private: bool = False
-) -> Response:
-    """Render a body, or 304 when the caller has these bytes already.
+def answer(request: Request, body: BaseModel, *, private: bool = False) -> Response:
+    """Render a body, or 304 when the caller has these bytes already; caches ask each time.
 
     Args:
         request: The request, for its `If-None-Match`.
         body: What to send.
-        lifetime: How long caches may keep it.
         private: It is meant for this caller only; shared caches must not keep it.
     """
     content = body.model_dump_json().encode()
     etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
     scope = "private" if private else "public"
-    headers = {"ETag": etag, "Cache-Control": f"{scope}, {lifetime.value}", "Vary": VARY}
+    headers = {"ETag": etag, "Cache-Control": f"{scope}, no-cache", "Vary": VARY}
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type="application/json")

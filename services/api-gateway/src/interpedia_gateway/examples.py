@@ -116,6 +116,23 @@ CORPUS_DETAIL: dict[str, Any] = {
     "sources": [{"source": "Project Gutenberg", "licence": "public domain", "n_documents": 120}],
 }
 _RIVER = {"id": 7212, "token": " river"}
+SHOWN: dict[str, Any] = {
+    "id": 17,
+    "text": "rivers and lakes",
+    "method": "human",
+    "author": "owner",
+    "best_score": 0.91,
+    "evidence": {
+        "scorer": "detection",
+        "metric": "balanced_accuracy",
+        "value": 0.91,
+        "ci_low": 0.86,
+        "ci_high": 0.95,
+        "n": 100,
+        "baseline": 0.51,
+        "judge": "default: gpt-5-nano",
+    },
+}
 FEATURE_SUMMARY: dict[str, Any] = {
     **NAME,
     "density": 0.0041,
@@ -124,7 +141,8 @@ FEATURE_SUMMARY: dict[str, Any] = {
     "mean_activation": 9.5,
     "top_logits": [_RIVER, {"id": 12270, "token": " lake"}],
     "peak_tokens": [_RIVER],
-    "n_explanations": 0,
+    "explanation": SHOWN,
+    "n_explanations": 1,
 }
 DASHBOARD: dict[str, Any] = {
     **NAME,
@@ -163,6 +181,8 @@ DASHBOARD: dict[str, Any] = {
             },
         }
     ],
+    "explanation": SHOWN,
+    "n_explanations": 1,
     "provenance": {
         "version": 12,
         "published_at": _AT,

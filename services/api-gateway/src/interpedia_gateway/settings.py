@@ -22,6 +22,15 @@ class GatewaySettings(ServiceSettings):
         description="Where publishing goes.",
     )
     ingest_timeout_s: PositiveFloat = Field(default=60.0, description="Longest silence of the ingest API.")
+    autointerp_url: str = Field(
+        default="http://127.0.0.1:8002",
+        pattern=r"^https?://\S+$",
+        description="Where explaining and scoring go.",
+    )
+    autointerp_timeout_s: PositiveFloat = Field(
+        default=60.0, description="Longest silence of the autointerp API."
+    )
+    queries_kept: PositiveInt = Field(default=4096, description="Vectors of queries held in memory.")
     hosts_kept_s: NonNegativeFloat = Field(
         default=1.0, description="How long the registry of inference hosts is believed without asking again."
     )

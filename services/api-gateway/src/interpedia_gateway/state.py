@@ -11,6 +11,8 @@ from fastapi import Depends, Request
 
 from interpedia_gateway.catalogue.lookup import Versions
 from interpedia_gateway.live.hosts import Hosts
+from interpedia_gateway.search.service import Search
+from interpedia_gateway.search.vectors import TextVectors
 from interpedia_gateway.settings import GatewaySettings
 from interpedia_gateway.vocabulary import Vocabularies
 from interpedia_shared.blobs import BlobStore
@@ -27,6 +29,9 @@ class Gateway:
     vocabularies: Vocabularies
     versions: Versions
     ingest: httpx.AsyncClient
+    autointerp: httpx.AsyncClient
+    vectors: TextVectors
+    search: Search
     hosts: Hosts
     hosts_client: httpx.AsyncClient
     event_streams: asyncio.Semaphore

@@ -9,6 +9,7 @@
     │   ├── CorpusNotFound
     │   ├── ReleaseNotFound
     │   ├── JobNotFound
+    │   ├── ExplanationNotFound
     │   ├── EndpointNotFound         no LLM endpoint has this name
     │   └── UploadNotFound
     ├── Unauthorized            401  no key, or a wrong, expired or revoked one
@@ -142,6 +143,15 @@ class JobNotFound(NotFound):
     """No job has this id."""
 
     slug, title = "job-not-found", "Job not found"
+
+
+class ExplanationNotFound(NotFound):
+    """No explanation has this id, or its SAE is private and somebody else's."""
+
+    slug, title = "explanation-not-found", "Explanation not found"
+
+    def __init__(self, explanation: int) -> None:
+        super().__init__(f"No explanation {explanation} here.", extensions={"explanation": explanation})
 
 
 class UploadNotFound(NotFound):

@@ -11,6 +11,7 @@ import numpy as np
 
 from interpedia_gateway.catalogue.lookup import SAEPlace, VersionPlace
 from interpedia_gateway.catalogue.service import shown_provenance, shown_source
+from interpedia_gateway.explanations.shown import NOTHING_SAID, Said, said_of
 from interpedia_gateway.features import rendering
 from interpedia_gateway.features.repository import ContextRow, FeatureRow, contexts
 from interpedia_gateway.features.schemas import CorpusUsed, Dashboard, ProvenanceOut
@@ -44,27 +45,35 @@ async def dashboards(session: ReadSession, setting: Setting, rows: Iterable[Feat
     wanted = {int(context) for _, _, kept in decoded for context in kept.contexts}
     wanted |= {row.peak_context for row, _, _ in decoded if row.peak_context is not None}
     found = await contexts(session, setting.version.corpus, wanted)
-    return await asyncio.to_thread(render, setting, decoded, found)
+    said = await said_of(session, setting.place.id, [row.idx for row, _, _ in decoded])
+    return await asyncio.to_thread(render, setting, decoded, found, said)
 
 
 def _decode(rows: Sequence[FeatureRow]) -> list[Decoded]:
     return [(row, decode_stats(row.stats), decode_examples(row.examples)) for row in rows]
 
 
-def render(setting: Setting, decoded: Sequence[Decoded], found: Mapping[int, ContextRow]) -> list[Dashboard]:
+def render(
+    setting: Setting,
+    decoded: Sequence[Decoded],
+    found: Mapping[int, ContextRow],
+    said: Mapping[int, Said],
+) -> list[Dashboard]:
     """Dashboards of decoded rows; no I/O, for a thread."""
     provenance = provenance_of(setting.place, setting.version, setting.caller)
-    return [_dashboard(setting, row, stats, kept, found, provenance) for row, stats, kept in decoded]
+    return [
+        _dashboard(setting, one, found, provenance, said.get(one[0].idx, NOTHING_SAID)) for one in decoded
+    ]
 
 
 def _dashboard(
     setting: Setting,
-    row: FeatureRow,
-    stats: FeatureStats,
-    kept: Examples,
+    decoded: Decoded,
     found: Mapping[int, ContextRow],
     provenance: ProvenanceOut,
+    said: Said,
 ) -> Dashboard:
+    row, stats, kept = decoded
     place, words = setting.place, setting.words
     return Dashboard(
         **rendering.name_of(place, row.idx),  # pyright: ignore[reportArgumentType]
@@ -84,6 +93,8 @@ def _dashboard(
         nearest=rendering.nearest(place, stats),
         coactive=rendering.coactive(place, stats),
         examples=rendering.examples(kept, found, words, rendering.largest(stats)),
+        explanation=said.default,
+        n_explanations=said.count,
         provenance=provenance,
         snippet=_snippet(setting, row, kept, found, provenance),
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from interpedia_gateway import examples
-from interpedia_gateway.answers import Lifetime, answer
+from interpedia_gateway.answers import answer
 from interpedia_gateway.catalogue.lookup import SAEPlace
 from interpedia_gateway.documentation import responses, with_304
 from interpedia_gateway.features.batch import read_batch
@@ -50,9 +50,8 @@ async def asked_of(model: ModelPath, sae: SAEPath, version: VersionQuery = None)
 TheAsked = Annotated[Asked, Depends(asked_of)]
 
 
-def _answer(request: Request, body: BaseModel, asked: Asked, place: SAEPlace) -> Response:
-    lifetime = Lifetime.FOREVER if asked.version is not None else Lifetime.REVALIDATE
-    return answer(request, body, lifetime=lifetime, private=place.is_private)
+def _answer(request: Request, body: BaseModel, place: SAEPlace) -> Response:
+    return answer(request, body, private=place.is_private)
 
 
 @router.get(
@@ -80,7 +79,7 @@ async def list_features(  # noqa: PLR0917 (all but the filters are dependencies)
 ) -> Response:
     """Features of one SAE, filtered and ordered; a page deep in the list costs what the first one does.
 
-    Explanations come and go, so this answer is never kept for good, whatever `version=` says.
+    Each comes with the explanation that is shown with it.
     """
     async with gateway.database.read() as session:
         found, place = await Features(gateway, session, caller, base).list(asked, wanted, paging)
@@ -95,10 +94,13 @@ async def list_features(  # noqa: PLR0917 (all but the filters are dependencies)
 async def get_feature(
     request: Request, gateway: TheGateway, caller: AnyCaller, asked: TheAsked, index: IndexPath, base: BaseURL
 ) -> Response:
-    """All that is stored of a feature, its provenance, and a program that reproduces its top activation."""
+    """All that is stored of a feature, its provenance, and a program that reproduces its top activation.
+
+    Explanations come and go, so that even with `version=` the answer is not kept without asking again.
+    """
     async with gateway.database.read() as session:
         found, place = await Features(gateway, session, caller, base).dashboard(asked, index)
-    return await asyncio.to_thread(_answer, request, found, asked, place)
+    return await asyncio.to_thread(_answer, request, found, place)
 
 
 @router.get(

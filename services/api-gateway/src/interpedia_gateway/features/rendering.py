@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpedia_gateway.catalogue.lookup import SAEPlace
+from interpedia_gateway.explanations.shown import Said
 from interpedia_gateway.features.repository import ContextRow, SummaryRow
 from interpedia_gateway.features.schemas import (
     CoactiveNeighbour,
@@ -49,7 +50,7 @@ def tokens(ids: list[int], words: Words) -> list[TokenOut]:
     return [TokenOut(id=token_id, token=words.show(token_id)) for token_id in ids]
 
 
-def summary(place: SAEPlace, row: SummaryRow, words: Words, n_explanations: int) -> FeatureSummary:
+def summary(place: SAEPlace, row: SummaryRow, words: Words, said: Said) -> FeatureSummary:
     """A feature as lists show it."""
     return FeatureSummary(
         **name_of(place, row.idx),  # pyright: ignore[reportArgumentType]
@@ -59,7 +60,8 @@ def summary(place: SAEPlace, row: SummaryRow, words: Words, n_explanations: int)
         mean_activation=row.mean_activation,
         top_logits=tokens(row.top_logit_ids, words),
         peak_tokens=tokens(row.peak_token_ids, words),
-        n_explanations=n_explanations,
+        explanation=said.default,
+        n_explanations=said.count,
     )
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from interpedia_gateway.arrays import one_of
 from interpedia_gateway.catalogue.lookup import CorpusPlace
 from interpedia_gateway.features.filters import SUMMARY_COLUMNS, SummaryColumns
-from interpedia_shared.db.models import SAE, Context, CorpusDocument, Explanation, Feature
+from interpedia_shared.db.models import SAE, Context, CorpusDocument, Feature
 from interpedia_shared.db.session import ReadSession
 from interpedia_shared.tokens import unpack_ids
 
@@ -104,19 +104,6 @@ async def features_from(session: ReadSession, version_id: int, first: int, limit
 
 def _whole(row: Sequence[Any]) -> FeatureRow:
     return FeatureRow(*row)
-
-
-async def explanation_counts(session: ReadSession, sae_id: int, indices: Iterable[int]) -> dict[int, int]:
-    """How many explanations each feature has; features without any are left out."""
-    statement = (
-        select(Explanation.feature_idx, func.count())
-        .where(Explanation.sae_id == sae_id, one_of(Explanation.feature_idx, indices))
-        .group_by(Explanation.feature_idx)
-    )
-    counts: dict[int, int] = {}
-    for index, count in await session.execute(statement):
-        counts[index] = count
-    return counts
 
 
 async def contexts(session: ReadSession, corpus: CorpusPlace, wanted: Iterable[int]) -> dict[int, ContextRow]:

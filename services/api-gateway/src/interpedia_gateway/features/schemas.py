@@ -37,6 +37,30 @@ class FeatureName(Schema):
     index: int
 
 
+class Evidence(Schema):
+    """A score of an explanation: never without number, interval, judge and baseline."""
+
+    scorer: str
+    metric: str = Field(description="What `value` is.")
+    value: float | None
+    ci_low: float | None = Field(description="Lower end of the 95 % interval.")
+    ci_high: float | None
+    n: int = Field(description="Items judged.")
+    baseline: float | None = Field(description="The same for another feature's text.")
+    judge: str | None = Field(description="Endpoint and model, or the encoder; null for executed rules.")
+
+
+class ShownExplanation(Schema):
+    """The explanation that is shown with a feature: the one whose score is furthest above chance."""
+
+    id: int
+    text: str
+    method: str = Field(description="`human`, or the method that wrote it.")
+    author: str
+    best_score: float | None
+    evidence: Evidence | None = Field(description="null while it has no score")
+
+
 class FeatureSummary(FeatureName):
     """A feature as lists show it."""
 
@@ -46,6 +70,7 @@ class FeatureSummary(FeatureName):
     mean_activation: float = Field(description="Over the tokens on which it is non-zero.")
     top_logits: list[TokenOut] = Field(description="Tokens it promotes most, best first.")
     peak_tokens: list[TokenOut] = Field(description="Tokens on which its top examples peak.")
+    explanation: ShownExplanation | None = Field(description="The default of its explanations.")
     n_explanations: int
 
 
@@ -168,6 +193,8 @@ class Dashboard(FeatureName):
     nearest: list[CosineNeighbour] = Field(description="By decoder cosine, over the whole SAE.")
     coactive: list[CoactiveNeighbour] = Field(description="By correlation, over the whole SAE.")
     examples: list[ExampleOut]
+    explanation: ShownExplanation | None = Field(description="The default of its explanations.")
+    n_explanations: int
     provenance: ProvenanceOut
     snippet: str | None = Field(
         description="Python that reproduces its top activation; null if it never fired."

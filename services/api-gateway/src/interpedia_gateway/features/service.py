@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interpedia_gateway.catalogue.lookup import SAEPlace, VersionPlace, find_sae
+from interpedia_gateway.explanations.shown import NOTHING_SAID, said_of
 from interpedia_gateway.features import rendering, repository
 from interpedia_gateway.features.dashboards import Setting, dashboards
 from interpedia_gateway.features.filters import FeatureFilter, list_statement, scope_of, token_of
@@ -83,8 +84,11 @@ class Features:
     async def summarise(self, setting: Setting, rows: list[SummaryRow]) -> list[FeatureSummary]:
         """Rows as lists show them."""
         indices = [row.idx for row in rows]
-        counts = await repository.explanation_counts(self._session, setting.place.id, indices)
-        return [rendering.summary(setting.place, row, setting.words, counts.get(row.idx, 0)) for row in rows]
+        said = await said_of(self._session, setting.place.id, indices)
+        return [
+            rendering.summary(setting.place, row, setting.words, said.get(row.idx, NOTHING_SAID))
+            for row in rows
+        ]
 
     async def row(self, asked: Asked, index: int) -> tuple[Setting, FeatureRow]:
         """One feature's row.

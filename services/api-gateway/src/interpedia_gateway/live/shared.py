@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from interpedia_gateway.answers import Lifetime, answer
+from interpedia_gateway.answers import answer
 from interpedia_gateway.documentation import problems_only, responses, with_304
 from interpedia_gateway.live import examples
 from interpedia_gateway.live.schemas import SharedSteering
@@ -28,7 +28,7 @@ RunPath = Annotated[
 )
 async def get_shared(request: Request, gateway: TheGateway, run: RunPath) -> Response:
     """Request and answer of a run that was shared. Whoever has the link can read it."""
-    return answer(request, await read_shared(gateway.database, run), lifetime=Lifetime.REVALIDATE)
+    return answer(request, await read_shared(gateway.database, run))
 
 
 @router.delete(

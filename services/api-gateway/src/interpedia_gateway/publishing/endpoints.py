@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, Header, Path, Response
 
 from interpedia_gateway import examples
 from interpedia_gateway.documentation import Responses, problems_only, responses
+from interpedia_gateway.forwarding import Forwarder
 from interpedia_gateway.parameters import OnceKey
-from interpedia_gateway.publishing.forward import Forwarder, forwarder
+from interpedia_gateway.publishing.forward import forwarder
 from interpedia_shared.auth import administrator, publisher
 from interpedia_shared.contracts.publishing import (
     CorpusAccepted,

@@ -22,6 +22,7 @@ from interpedia_ingest.settings import IngestSettings
 from interpedia_shared.db.base import JSON
 from interpedia_shared.db.models import SAE, SAEVersion
 from interpedia_shared.db.session import WriteSession
+from interpedia_shared.explanations import refresh_copies
 from interpedia_shared.jobs import TaskContext, TaskFailed
 
 
@@ -135,6 +136,7 @@ async def _make_current(
     await session.execute(
         update(SAE).where(SAE.id == rows.sae.id).values(current_version_id=rows.version.id, state=READY)
     )
+    await refresh_copies(session, rows.sae.id)
 
 
 def remove_spills(folder: Path, name: str) -> None:

@@ -16,6 +16,7 @@ EventType = Literal[
     "started",
     "stage",
     "progress",
+    "part",
     "task_failed",
     "task_dead",
     "succeeded",

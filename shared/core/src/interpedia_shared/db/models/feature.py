@@ -26,6 +26,12 @@ class Feature(Base):
             postgresql_using="gin",
             postgresql_with={"gin_pending_list_limit": 256},
         ),
+        Index(
+            "ix_feature_peak_token_ids",
+            "peak_token_ids",
+            postgresql_using="gin",
+            postgresql_with={"gin_pending_list_limit": 256},
+        ),
         {"postgresql_partition_by": "HASH (sae_version_id)"},
     )
 

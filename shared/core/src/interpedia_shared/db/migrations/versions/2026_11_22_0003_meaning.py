@@ -276,8 +276,19 @@ def _explanations() -> None:
     )
 
 
+def _features() -> None:
+    op.create_index(
+        "ix_feature_peak_token_ids",
+        "feature",
+        ["peak_token_ids"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_with={"gin_pending_list_limit": 256},
+    )
+
+
 def upgrade() -> None:
-    for step in (_calls, _runs, _redteam, _scores, _explanations):
+    for step in (_calls, _runs, _redteam, _scores, _explanations, _features):
         step()
 
 

@@ -1,0 +1,1 @@
+"""What is forwarded to the autointerp API."""

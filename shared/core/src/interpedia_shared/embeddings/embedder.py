@@ -1,0 +1,56 @@
+"""What an embedder is, and how a process gets its one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpedia_shared.embeddings.settings import EmbeddingSettings
+from interpedia_shared.problems import Unavailable
+
+WIDTH = 384
+"""Numbers in a vector: what the schema stores."""
+
+
+class EmbeddingUnavailable(Unavailable):
+    """The model that makes vectors is not installed, not the expected one, or its endpoint fails."""
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors. Threads may share it; it blocks, so call it in one."""
+
+    @property
+    def model(self) -> str:
+        """Its name, stored with every vector."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape [len(texts), WIDTH], rows of length 1.
+
+        Raises:
+            EmbeddingUnavailable: no vectors can be made right now.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections, if it has any."""
+        ...
+
+
+def load_embedder(settings: EmbeddingSettings) -> Embedder:
+    """The embedder of the settings; the bundled one takes half a second and 220 MB, so once, in a thread.
+
+    Raises:
+        EmbeddingUnavailable: the bundled weights are not installed, or not the expected ones.
+    """
+    if settings.base_url is not None and settings.model is not None:
+        from interpedia_shared.embeddings.endpoint import EndpointEmbedder
+
+        return EndpointEmbedder(settings)
+    # numpy's linear algebra, tokenizers and safetensors: only for processes that embed
+    from interpedia_shared.embeddings.minilm import MiniLM
+
+    return MiniLM.load()

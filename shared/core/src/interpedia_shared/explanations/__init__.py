@@ -1,0 +1,23 @@
+"""Writing explanations, and the rule by which one of them is shown."""
+
+from __future__ import annotations
+
+from interpedia_shared.explanations.defaults import choose_default
+from interpedia_shared.explanations.writing import (
+    HUMAN,
+    MAX_TEXT,
+    NewExplanation,
+    add_explanations,
+    clean_text,
+    refresh_copies,
+)
+
+__all__ = [
+    "HUMAN",
+    "MAX_TEXT",
+    "NewExplanation",
+    "add_explanations",
+    "choose_default",
+    "clean_text",
+    "refresh_copies",
+]
