@@ -254,7 +254,7 @@ class TestHangingUp:
         hosts[0].delay_s = 30.0
         await register_host(registry, "a", hosts[0].url)
         with serving(app) as url:
-            async with httpx.AsyncClient(base_url=url) as caller:
+            async with httpx.AsyncClient(base_url=url, timeout=300) as caller:
                 waiting = asyncio.create_task(caller.post(path, json=body))
                 await _eventually(lambda: bool(hosts[0].seen))
                 waiting.cancel()
@@ -270,7 +270,7 @@ class TestHangingUp:
         await register_host(registry, "a", hosts[0].url)
         with serving(app) as url:
             async with (
-                httpx.AsyncClient(base_url=url) as caller,
+                httpx.AsyncClient(base_url=url, timeout=300) as caller,
                 caller.stream("POST", "/v1/steer", json=STEER) as answer,
             ):
                 assert (await anext(answer.aiter_bytes())).startswith(event)

@@ -35,7 +35,7 @@ class LiveHost:
 
     def capabilities(self) -> dict[str, Any]:
         """What it says of itself."""
-        return httpx.get(f"{self.url}/v1/capabilities").json()
+        return httpx.get(f"{self.url}/v1/capabilities", timeout=300).json()
 
     def wait_until(self, state: str) -> dict[str, Any]:
         """Wait until it says that it is in `state`."""

@@ -57,7 +57,7 @@ async def test_a_full_queue_refuses_at_once_and_serves_who_is_in(small: Any) -> 
             body = refused(answer, 429, "busy")
             assert (body["what"], body["limit"], body["value"]) == ("requests", 2, 3)
             assert int(answer.headers["retry-after"]) >= 1
-            async with httpx.AsyncClient(base_url=host.url, verify=False) as client:
+            async with httpx.AsyncClient(base_url=host.url, timeout=300, verify=False) as client:
                 assert (await client.get("/livez")).status_code == 200
             assert not any(task.done() for task in waiting)
         assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]

@@ -52,12 +52,12 @@ async def hosts(database: Database) -> list[InferenceHost]:
 
 
 async def get(host: LiveHost, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=host.url, verify=False) as client:
+    async with httpx.AsyncClient(base_url=host.url, timeout=300, verify=False) as client:
         return await client.get(path)
 
 
 async def tokenize(host: LiveHost) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=host.url, verify=False) as client:
+    async with httpx.AsyncClient(base_url=host.url, timeout=300, verify=False) as client:
         return await client.post("/v1/tokenize", json=TOKENIZE)
 
 

@@ -55,7 +55,9 @@ class InterventionSpec(Request):
     strength: Finite = Field(default=1.0, ge=-1e6, le=1e6)
     unit: Literal["max_activation", "raw"] | None = Field(
         default=None,
-        description="Of the strength of `add` and `clamp`: max_activation (default for features) or raw.",
+        description="Of the strength of `add` and `clamp`: max_activation (default for features) or raw. The "
+        "maximum is the one in the SAE's dashboards: while it has none, or for a feature that never fired on "
+        "their corpus, `max_activation`, the default as well, is refused with 422 and `raw` must be given.",
     )
     positions: Literal["all", "prompt", "generated"] | list[int] = Field(
         default="all",
