@@ -1,4 +1,4 @@
-"""The autointerp service is an honest shell: healthy, and it says that it does nothing yet."""
+"""The autointerp API: healthy, it says what it can do, and what is missing."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from pydantic import SecretStr
 from interpedia_autointerp.app import create_app
 from interpedia_autointerp.settings import AutointerpSettings
 from interpedia_shared.settings import DatabaseSettings
+from tests.support.autointerp import llm_of
+
+
+def client_of(settings: DatabaseSettings) -> httpx.AsyncClient:
+    app = create_app(AutointerpSettings(), settings, llm_of(None))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
 
 
 @pytest.fixture
 def client(database_settings: DatabaseSettings) -> httpx.AsyncClient:
-    app = create_app(AutointerpSettings(), database_settings)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
+    return client_of(database_settings)
 
 
-async def test_health_and_capabilities(client: httpx.AsyncClient) -> None:
+async def test_health_and_routes(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).json()["service"] == "autointerp"
     assert (await client.get("/readyz")).json()["checks"] == {"database": "ok"}
-    assert (await client.get("/v1/capabilities")).json() == {"routes": []}
+    routes = (await client.get("/openapi.json")).json()["paths"]
+    for path in ("explain", "score", "redteam", "benchmarks", "methods", "endpoints", "runs/{run}"):
+        assert f"/v1/{path}" in routes
     assert "interpedia_requests_total" in (await client.get("/metrics")).text
 
 
 async def test_ready_says_what_is_missing() -> None:
     nowhere = DatabaseSettings(url=SecretStr("postgresql://nobody:x@127.0.0.1:1/none"))
-    app = create_app(AutointerpSettings(), nowhere)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+    async with client_of(nowhere) as client:
         answer = await client.get("/readyz")
         assert answer.status_code == 503
         assert answer.headers["content-type"] == "application/problem+json"

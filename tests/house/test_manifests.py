@@ -92,3 +92,20 @@ def test_pods_run_unprivileged() -> None:
         for container in pod["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_keys_of_llms_are_a_secret_that_only_autointerp_sees() -> None:
+    def secrets(name: str) -> set[str]:
+        sources = _of("Deployment")[name]["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+        return {source["secretRef"]["name"] for source in sources if "secretRef" in source}
+
+    with_keys = {name for name in _of("Deployment") if "interpedia-llm" in secrets(name)}
+    assert with_keys == {"autointerp", "autointerp-worker"}
+
+
+def test_services_find_one_another() -> None:
+    settings = _of("ConfigMap")["interpedia"]["data"]
+    urls = {name: value for name, value in settings.items() if name.endswith("_URL")}
+    ports = {f"http://{name}:{found['spec']['ports'][0]['port']}" for name, found in _of("Service").items()}
+    assert set(urls) == {"INTERPEDIA_INGEST_URL", "INTERPEDIA_AUTOINTERP_URL", "INTERPEDIA_GATEWAY_URL"}
+    assert set(urls.values()) <= ports

@@ -52,6 +52,7 @@ def plan_of(options: dict[str, Any]) -> Plan:
             create_owner=code(MAKE_OWNER),
             new_owner_key=code("import sys; sys.stdout.write('a-further-key')"),
             demo=code(options.get("demo", SHOW_DEMO)),
+            explanations=code(options["explanations"]) if "explanations" in options else None,
         ),
         settings=LocalSettings.from_environment(),
         exit_when_ready=options.get("exit_when_ready", False),

@@ -128,6 +128,28 @@ class TestComingUp:
         assert again.end() == 0
         assert "demo with mine" in again.output
 
+    def test_the_demo_is_explained_beside_the_services(
+        self, runs: list[Run], open_folder: Path, database: str
+    ) -> None:
+        program = "import os, time; print('explaining with', os.environ['INTERPEDIA_API_KEY'], flush=True)"
+        run = begin(runs, open_folder, database, explanations=program + "; time.sleep(600)")
+        run.wait_until("explaining with key-of-the-owner")
+        assert run.output.index("Ctrl-C stops") < run.output.index("explaining with")
+        assert [get(port) for port in run.ports] == [200] * 4
+        run.process.send_signal(signal.SIGINT)
+        assert run.end() == 0
+        assert not processes_of(open_folder / "var")
+
+    def test_nothing_is_explained_without_a_demo_or_in_passing(
+        self, runs: list[Run], open_folder: Path, database: str
+    ) -> None:
+        program = "print('explaining', flush=True)"
+        passing = begin(runs, open_folder, database, explanations=program, exit_when_ready=True)
+        assert passing.end() == 0
+        failed = begin(runs, open_folder, database, explanations=program, demo="import sys; sys.exit(1)")
+        failed.wait_until("Ctrl-C stops everything.")
+        assert "explaining" not in passing.output + failed.output
+
     def test_exit_when_ready_ends_with_everything(
         self, runs: list[Run], open_folder: Path, database: str
     ) -> None:

@@ -70,15 +70,15 @@ def plan_of(options: argparse.Namespace, settings: LocalSettings) -> Plan:
         autointerp=options.autointerp_port,
         ingest=options.ingest_port,
     )
+    url = f"http://{LOOPBACK}:{ports.gateway}"
     demo = None
     if not options.no_demo:
-        url = f"http://{LOOPBACK}:{ports.gateway}"
         demo = ["--url", url, "--examples", str(options.examples), "--tokens", str(options.demo_tokens)]
     return Plan(
         data_dir=options.data_dir.absolute(),
         ports=ports,
         services=default_services(ports, workers=options.workers),
-        steps=default_steps(demo),
+        steps=default_steps(demo, url=url),
         settings=settings,
         torch_threads=options.torch_threads,
         exit_when_ready=options.exit_when_ready,
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--demo-tokens", type=_count, default=65536, help="tokens that the demo's dashboards are built from"
     )
     run.add_argument("--no-demo", action="store_true", help="start the services only")
-    run.add_argument("--exit-when-ready", action="store_true", help="stop again once the demo is there")
+    run.add_argument("--exit-when-ready", action="store_true", help="stop again once the demo is published")
     run.add_argument("--workers", type=_count, default=1, help="ingest workers (default: 1)")
     run.add_argument("--torch-threads", type=_count, help="threads of torch in each service that uses it")
     for name, port in Ports().named().items():

@@ -62,7 +62,7 @@ class Launcher:
         self._postgres: LocalPostgres | None = None
         self._postgres_deaths = Deaths(plan.limits)
         self._supervisor: Supervisor | None = None
-        self._demo: subprocess.Popen[bytes] | None = None
+        self._client: subprocess.Popen[bytes] | None = None
         self._logs = plan.data_dir / "logs"
 
     def run(self) -> None:
@@ -86,20 +86,23 @@ class Launcher:
         self._step("migrate", plan.steps.migrate, environment)
         key = self._owner_key(environment)
         self._start_services(environment)
-        if plan.steps.demo is not None:
-            self._publish_demo(plan.steps.demo, environment, key)
-        else:
+        if key:
+            environment = {**environment, "INTERPEDIA_API_KEY": key}
+        if plan.steps.demo is None:
             console.write(f"Interpedia is up: http://{LOOPBACK}:{plan.ports.gateway}/docs")
+        published = plan.steps.demo is not None and self._publish_demo(plan.steps.demo, environment)
         if not plan.exit_when_ready:
             console.write("Ctrl-C stops everything.")
+            if published and plan.steps.explanations is not None:
+                self._client = spawn(Command(plan.steps.explanations, environment), output=None)
             self._watch(lambda: False)
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """Ends the demo, the services (by force once `hurry()`) and then Postgres; harmless at any moment."""
-        demo, self._demo = self._demo, None
-        if demo is not None:
-            demo.kill()
-            demo.wait()
+        client, self._client = self._client, None
+        if client is not None:
+            client.kill()
+            client.wait()
         if self._supervisor is not None:
             self._supervisor.stop(hurry)
         if self._postgres is not None:
@@ -180,20 +183,18 @@ class Launcher:
             time.sleep(READY_POLL_SECONDS)
         line.finish("done")
 
-    def _publish_demo(
-        self, arguments: Sequence[str], environment: Mapping[str, str], key: str | None
-    ) -> None:
-        """Runs the demo as a client of its own, beside our watching."""
-        demo_environment = {**environment, "INTERPEDIA_API_KEY": key} if key else environment
-        self._demo = spawn(Command(arguments, demo_environment), output=None)
-        self._watch(lambda: self._demo is None or self._demo.poll() is not None)
-        code = self._demo.wait()
-        self._demo = None
+    def _publish_demo(self, arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+        """Runs the demo as a client of its own, beside our watching; whether it is there now."""
+        self._client = spawn(Command(arguments, environment), output=None)
+        self._watch(lambda: self._client is None or self._client.poll() is not None)
+        code = self._client.wait()
+        self._client = None
         if code == 0:
-            return
+            return True
         if self._plan.exit_when_ready:
             raise DemoFailed("The demo was not published (its reason stands above).")
         console.complain("The demo was not published; the services stay up, and `make run` tries again.")
+        return False
 
     def _watch(self, over: Callable[[], bool]) -> None:
         while not over():

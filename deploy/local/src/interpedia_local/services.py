@@ -45,12 +45,13 @@ class Service:
 
 @dataclass(frozen=True)
 class Steps:
-    """The commands that run once, in this order: before the services, and after they are ready."""
+    """The commands that run once: before the services, after they are ready, and at last beside them."""
 
     migrate: Sequence[str]
     create_owner: Sequence[str]
     new_owner_key: Sequence[str]
     demo: Sequence[str] | None
+    explanations: Sequence[str] | None = None
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -59,7 +60,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def default_services(ports: Ports, *, workers: int = 1) -> list[Service]:
-    """The four services and the ingest workers."""
+    """The four services, the ingest workers, and the worker that explains and scores."""
     services = [
         Service(name, python(f"interpedia_{name}"), port, {"INTERPEDIA_PORT": str(port)})
         for name, port in ports.named().items()
@@ -67,16 +68,19 @@ def default_services(ports: Ports, *, workers: int = 1) -> list[Service]:
     for number in range(1, workers + 1):
         name = "ingest-worker" if workers == 1 else f"ingest-worker-{number}"
         services.append(Service(name, python("interpedia_ingest.worker")))
+    services.append(Service("autointerp-worker", python("interpedia_autointerp.worker")))
     return services
 
 
-def default_steps(demo_arguments: Sequence[str] | None) -> Steps:
-    """The commands of the project; `demo_arguments` is None for no demo."""
+def default_steps(demo_arguments: Sequence[str] | None, *, url: str) -> Steps:
+    """The commands of the project; `demo_arguments` is None for no demo, `url` is the gateway's."""
+    has_demo = demo_arguments is not None
     return Steps(
         migrate=python("interpedia_shared.db", "upgrade"),
         create_owner=python("interpedia_shared.accounts", "create-owner"),
         new_owner_key=python("interpedia_shared.accounts", "new-owner-key"),
-        demo=None if demo_arguments is None else python("interpedia_local.demo", *demo_arguments),
+        demo=python("interpedia_local.demo", *demo_arguments) if has_demo else None,
+        explanations=python("interpedia_local.explanations", "--url", url) if has_demo else None,
     )
 
 

@@ -17,6 +17,7 @@ from interpedia_shared.problems import Problem
 
 WORKER_DIED = "worker-died"
 TASK_FAILED = "task-failed"
+JOB_PAUSED = "job-paused"
 
 
 class TaskFailed(Exception):

@@ -253,8 +253,10 @@ def _explanations() -> None:
         unique=False,
         postgresql_using="hnsw",
         postgresql_ops={"embedding": "halfvec_cosine_ops"},
+        postgresql_with={"m": 16, "ef_construction": 128},
     )
-    op.create_index(op.f("ix_explanation_run_id"), "explanation", ["run_id"], unique=False)
+    for column in ("run_id", "account_id", "best_score", "density"):
+        op.create_index(op.f(f"ix_explanation_{column}"), "explanation", [column], unique=False)
     op.create_index("ix_explanation_words", "explanation", ["words"], unique=False, postgresql_using="gin")
     op.create_index(
         "uq_explanation_default",

@@ -1,0 +1,1 @@
+"""Comparing explainers on the same frozen tasks, beside baselines."""

@@ -1,0 +1,1 @@
+"""The methods there are, and the refusal of those that cannot run."""

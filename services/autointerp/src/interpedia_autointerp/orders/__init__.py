@@ -1,0 +1,1 @@
+"""What orders of all kinds share: runs and budget with the job, its live result, and how it stops."""

@@ -1,0 +1,1 @@
+"""Scoring explanations as a job."""
