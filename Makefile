@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 SOURCES := $(wildcard requirements/*.txt shared/*/pyproject.toml services/*/pyproject.toml client/pyproject.toml deploy/local/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup lint format types test bench bench-dashboards bench-store demo-saes lock openapi clean
+.PHONY: help run setup lint format types test bench bench-dashboards bench-store bench-search bench-inference bench-autointerp demo-saes lock openapi clean
 
 ##@ Use it
 help: ## Show this list
@@ -48,13 +48,22 @@ clean: ## Remove .venv and all local data
 	rm -rf $(VENV) $(DATA)
 
 ##@ Measure it
-bench: bench-dashboards bench-store ## All benchmarks; they rewrite the README's tables
+bench: bench-dashboards bench-store bench-search bench-inference bench-autointerp ## All benchmarks; they rewrite the README's tables
 
 bench-dashboards: setup ## Dashboards and the forward pass against SAEDashboard and plain transformers
 	$(BIN)/python -m benchmarks.dashboards --work-dir $(DATA)/bench
 
 bench-store: setup ## Storage and reads of 294,912 features against a row per example
 	$(BIN)/python -m benchmarks.store --work-dir $(DATA)/bench
+
+bench-inference: setup ## Live requests against plain transformers: one caller, many, steering, memory (ten minutes)
+	$(BIN)/python -m benchmarks.inference --work-dir $(DATA)/bench
+
+bench-autointerp: setup ## Explainers and scorers beside their baselines, calls in flight, puzzles
+	$(BIN)/python -m benchmarks.autointerp --work-dir $(DATA)/bench
+
+bench-search: setup ## Search over 294,912 explanations through the gateway (loads in minutes, once)
+	$(BIN)/python -m benchmarks.search --work-dir $(DATA)/bench
 
 demo-saes: setup ## Train the demo SAEs anew (about an hour on two cores)
 	$(BIN)/python examples/train_demo_saes.py --cache $(DATA)/demo-saes && $(BIN)/python examples/evaluate_demo_saes.py --cache $(DATA)/demo-saes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -26,7 +26,7 @@ from interpedia_shared.db.models import (
 from interpedia_shared.db.session import Database, WriteSession
 from interpedia_shared.tokens import Vocabulary, pack_ids, token_width
 
-FEATURE_COLUMNS = ("sae_version_id", *(field.name for field in fields(FeatureRow)))
+FEATURE_COLUMNS = ("sae_version_id", *(one.name for one in fields(FeatureRow)))
 _row_values = attrgetter(*FEATURE_COLUMNS[1:])
 CONTEXT_COLUMNS = ("corpus_id", "idx", "tokens", "document_idx", "token_offset")
 
@@ -41,6 +41,8 @@ class Dictionary:
     layer: int
     d_in: int
     d_sae: int
+    stored: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Columns that say where the weights are; without them it cannot be loaded."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Subject:
     context_length: int
     n_contexts: int
     settings: dict[str, Any]
+    source: dict[str, Any] = field(default_factory=lambda: {"kind": "tiny"})
+    """Where its weights come from."""
 
 
 async def register(database: Database, subject: Subject, dictionaries: Sequence[Dictionary]) -> Registered:
@@ -91,7 +95,7 @@ async def _add_model(session: WriteSession, subject: Subject) -> None:
         LanguageModel(
             id=subject.model,
             name=subject.model,
-            source={"kind": "tiny"},
+            source=subject.source,
             shape=subject.model_shape,
             provenance={"dtype": "float32", "tokenizer_hash": "bench"},
             tokenizer_hash="bench",
@@ -131,8 +135,8 @@ async def _add_sae(session: WriteSession, subject: Subject, dictionary: Dictiona
         d_in=dictionary.d_in,
         d_out=dictionary.d_in,
         d_sae=dictionary.d_sae,
-        config={"architecture": dictionary.architecture},
         state="ready",
+        **{"config": {"architecture": dictionary.architecture}, **dictionary.stored},
     )
     session.add(sae)
     await session.flush()

@@ -72,6 +72,11 @@ class Child:
         return Usage(cpu_s=usage.ru_utime + usage.ru_stime, wall_s=time.perf_counter() - self.began)
 
 
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a child gets: this process's environment, one thread per library, settings of its own."""
+    return {**os.environ, **SINGLE_THREAD, **(environment or {})}
+
+
 def start(
     command: Sequence[str | Path],
     *,
@@ -81,8 +86,7 @@ def start(
 ) -> Child:
     """Start a child with one thread per library, unless `environment` says otherwise."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    # What a child gets is this process's environment and a few settings of its own.
-    variables = {**os.environ, **SINGLE_THREAD, **(environment or {})}
+    variables = child_environment(environment)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(part) for part in command],

@@ -20,6 +20,7 @@ from benchmarks.catalogue import Registered
 from benchmarks.database import migrated, server
 from benchmarks.latency import KeepAlive, summarise
 from benchmarks.processes import exclusive
+from benchmarks.services import service
 from benchmarks.store import gateway, ours, per_example
 from benchmarks.store.meter import Load
 from benchmarks.store.synthetic import Shape, contexts, vocabulary
@@ -91,8 +92,8 @@ def _loaded(load: Load) -> dict[str, float]:
 
 def _ask_gateway(url: str, work: Path, shape: Shape) -> dict[str, Any]:
     median = float(np.exp((np.log(2e-6) + np.log(2e-2)) / 2))
-    with gateway.gateway(url, work) as base:
-        client = KeepAlive(base)
+    with service("gateway", url=url, work=work, environment={}) as running:
+        client = KeepAlive(running.base)
         LOG.info("asking the gateway")
         answers = {
             "dashboards": gateway.dashboards(client, shape),

@@ -1,85 +1,28 @@
-"""The gateway as a process of its own, asked over loopback."""
+"""What the gateway is asked for."""
 
 from __future__ import annotations
 
 import json
 import logging
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 
 from benchmarks.latency import KeepAlive, measure, summarise
-from benchmarks.processes import start
 from benchmarks.store.ours import MODEL, sae_slug
 from benchmarks.store.synthetic import Shape
 
 LOG = logging.getLogger("bench.store")
-START_SECONDS = 60.0
-STOP_SECONDS = 15.0
 DASHBOARDS = 1000
 LIST_LIMIT = 10
 PAGES = (1, 10, 100, 1000)
 LIST_ROUNDS = 100
 LIST_SAES = 3
 PROMOTES = 300
-
-
-@contextmanager
-def gateway(url: str, work: Path) -> Generator[str]:
-    """Run the gateway against a database; yields its base URL."""
-    port = _free_port()
-    environment = {
-        "INTERPEDIA_DATABASE__URL": url,
-        "INTERPEDIA_PORT": str(port),
-        "INTERPEDIA_DATA_DIR": str((work / "gateway-data").absolute()),
-        "INTERPEDIA_LOG_LEVEL": "WARNING",
-    }
-    command = [sys.executable, "-m", "interpedia_gateway"]
-    process = start(command, log=work / "logs" / "gateway.log", environment=environment).process
-    try:
-        base = f"http://127.0.0.1:{port}"
-        _await_ready(base, process)
-        yield base
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _await_ready(base: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the gateway ended with status {process.returncode}: see gateway.log")
-        try:
-            with urllib.request.urlopen(f"{base}/readyz", timeout=5) as response:
-                if response.status == 200:
-                    return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            pass
-        time.sleep(0.1)
-    raise RuntimeError(f"the gateway was not ready after {START_SECONDS} s: see gateway.log")
 
 
 def _sae_path(version: int) -> str:

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from interpedia_shared.db import models
 from interpedia_shared.db.models import Explanation, LLMCall, Run, Score, Verdict
 from interpedia_shared.db.session import Database
 from tests.support.autointerp import DEAD, SAE, SCARCE
+from tests.support.factories import make_account
 from tests.support.llm import all_rows
 
 RULES = {"methods": [{"name": "token-lookup"}, {"name": "ngrams"}], "scorers": [{"name": "rule"}]}
@@ -189,3 +191,22 @@ async def test_methods_tell_their_parameters(service):
     assert by_name["examples"]["prompt"].startswith("explain-examples@")
     assert by_name["rule"]["needs"] == ["rule"]
     assert "n_examples" in by_name["examples"]["params"]["properties"]
+
+
+async def test_work_on_a_private_sae_is_nobody_elses_to_see(service, database: Database):
+    async with service(has_llm=False) as it:
+        async with it.database.write() as session:
+            sae = await session.get(models.SAE, it.world.sae_id)
+            assert sae is not None
+            sae.visibility = "private"
+            _, other = await make_account(session, "somebody-else", ["publish"])
+        stranger = {"authorization": f"Bearer {other}"}
+        order = {"features": [f"{SAE}/1"], **RULES}
+        refused = await it.client.post("/v1/explain", json=order, headers=stranger)
+        accepted = await it.order("explain", **order)
+        path = f"/v1/runs/{accepted['runs']['explain:ngrams']}"
+        own, others = await it.client.get(path), await it.client.get(path, headers=stranger)
+    assert refused.status_code == 404
+    assert accepted["job"]["params"]["is_private"] is True
+    assert own.status_code == 200
+    assert others.status_code == 404

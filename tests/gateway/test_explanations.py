@@ -126,6 +126,7 @@ async def test_nobody_changes_what_is_not_theirs(own_client: httpx.AsyncClient, 
         ({"text": "a\u202eb"}, 422),
         ({"text": "a\x1bb"}, 422),
         ({"text": "a\x00b"}, 422),
+        ({"text": "a\U000e0041b"}, 422),
         ({"text": 5}, 422),
         ({"txt": "a"}, 422),
         ({"text": "a", "role": "judge"}, 422),
@@ -280,7 +281,7 @@ async def test_a_rebuild_copies_densities_anew(database: Database, explained: Ex
         await session.execute(
             Explanation.__table__.update().values(density=0.5)  # as if of an older build
         )
-        await refresh_copies(session, world.sae_id)
+        await refresh_copies(session, world.sae_id, range(40))
     async with database.read() as session:
         rows = await session.execute(
             select(Explanation.feature_idx, Explanation.density).where(Explanation.sae_id == world.sae_id)

@@ -162,3 +162,17 @@ async def test_jobs_of_private_saes_are_hidden(
     assert (await client.get(f"/v1/jobs/{job}", headers=mine)).status_code == 200
     not_built = (await client.get("/v1/models/tiny/saes/hidden/features/0", headers=mine)).json()
     assert not_built["job"] == str(job)
+
+
+async def test_explaining_a_private_sae_is_hidden_too(
+    client: AsyncClient, world: World, shared_database: Database
+) -> None:
+    job = await new_job(shared_database, world.account_id)
+    async with shared_database.write() as session:
+        row = await session.get(Job, job)
+        assert row is not None
+        row.kind, row.params = "explain", {"is_private": True}
+    assert (await client.get(f"/v1/jobs/{job}")).status_code == 404
+    assert str(job) not in (await client.get("/v1/jobs?kind=explain&limit=500")).text
+    mine = {"x-api-key": world.key}
+    assert str(job) in (await client.get("/v1/jobs?kind=explain&limit=500", headers=mine)).text

@@ -24,7 +24,7 @@ from interpedia_gateway.state import Gateway
 from interpedia_local.postgres import LocalPostgres
 from interpedia_shared.db.models import Explanation, Feature
 from interpedia_shared.db.session import Database
-from interpedia_shared.embeddings import Embedder, EmbeddingUnavailable
+from interpedia_shared.embeddings import Embedder, EmbeddingRefused, EmbeddingUnavailable
 from interpedia_shared.embeddings.minilm import MODEL, MiniLM
 from interpedia_shared.explanations import HUMAN, NewExplanation, add_explanations, choose_default
 from interpedia_shared.jobs import TaskContext
@@ -228,6 +228,8 @@ BAD = [
     {"q": "a", "limit": 101},
     {"q": "a", "sae": "1-res-test"},
     {"q": "a", "author": "nobody"},
+    {"q": "a", "author": "a\x00b"},
+    {"q": "x" * 50_000},
     {"q": "a", "min_score": "nan"},
     {"q": "a", "min_density": 0.5, "max_density": 0.1},
     {"q": "a", "minimum": 1},
@@ -235,7 +237,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("parameters", BAD, ids=str)
+@pytest.mark.parametrize("parameters", BAD, ids=lambda value: str(value)[:40])
 async def test_bad_parameters_name_themselves(caller: httpx.AsyncClient, parameters: dict[str, Any]) -> None:
     answer = await caller.get("/v1/search", params=parameters)
     assert answer.status_code == 422, answer.text
@@ -422,6 +424,41 @@ async def test_a_task_without_an_encoder_ends_well(
 
     assert (await EmbedExplanations(load)(task(database)))["embedding"] == "unavailable: not here"
     await database.dispose()
+
+
+async def test_a_broken_surrogate_in_the_address_is_answered(caller: httpx.AsyncClient) -> None:
+    answer = await caller.get("/v1/search?q=%ED%A0%80river%FF")
+    assert answer.status_code == 200
+    assert answer.json()["query"].endswith("river\ufffd")
+
+
+async def test_a_refused_text_fails_alone_and_a_dead_endpoint_is_left_alone(minilm: MiniLM) -> None:
+    class Moody:
+        model = MODEL
+        close = minilm.close
+        asked = 0
+        is_dead = False
+
+        def embed(self, texts: list[str]) -> Any:
+            self.asked += 1
+            if self.is_dead:
+                raise EmbeddingUnavailable("silence")
+            if "refused" in texts:
+                raise EmbeddingRefused("too long")
+            return minilm.embed(texts)
+
+    moody = Moody()
+    vectors = TextVectors(lambda: moody, 10)
+    texts = ["a", "refused", "b"]
+    found = await asyncio.gather(*(vectors.vector(one) for one in texts), return_exceptions=True)
+    assert [type(one).__name__ for one in found] == ["TextVector", "EmbeddingRefused", "TextVector"]
+    assert (await vectors.vector("c")).model == MODEL
+    moody.is_dead, moody.asked = True, 0
+    for text_ in ("d", "e", "f"):
+        with pytest.raises(EmbeddingUnavailable, match="silence"):
+            await vectors.vector(text_)
+    assert moody.asked == 1
+    assert (await vectors.vector("a")).model == MODEL, "what is known needs no embedder"
 
 
 async def test_waiting_texts_are_embedded_together_and_once(minilm: MiniLM) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from interpedia_shared.jobs.errors import TASK_FAILED, WORKER_DIED
+from interpedia_shared.jobs.errors import JOB_PAUSED, TASK_FAILED, WORKER_DIED
 from interpedia_shared.problems import Problem
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ def _problems(base: type[Problem] = Problem) -> list[type[Problem]]:
 
 def test_every_problem_has_one_page_and_every_page_a_problem() -> None:
     slugs = [p.slug for p in _problems() if p.slug != "about:blank" and "slug" in vars(p)]
-    slugs += [Problem.slug, TASK_FAILED, WORKER_DIED]
+    slugs += [Problem.slug, JOB_PAUSED, TASK_FAILED, WORKER_DIED]
     assert sorted(set(slugs)) == sorted({page.stem for page in (ROOT / "docs/problems").glob("*.md")})
 
 

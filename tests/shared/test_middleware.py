@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from prometheus_client import REGISTRY
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -25,6 +26,15 @@ class Body(BaseModel):
     text: str
 
 
+class Bounded(BaseModel):
+    """Numbers and sizes with bounds."""
+
+    number: int = Field(default=1, ge=1, le=10)
+    finite: float = Field(default=0.0, allow_inf_nan=False)
+    name: str = Field(default="x", max_length=3)
+    items: list[int] = Field(default_factory=list[int], max_length=2)
+
+
 def caller_of(error: Exception | None = None) -> AsyncClient:
     """A caller of an app with one JSON route and one that fails."""
     app = FastAPI()
@@ -36,15 +46,43 @@ def caller_of(error: Exception | None = None) -> AsyncClient:
     async def read(body: Body) -> Body:
         return body
 
+    @app.post("/bounded")
+    async def bounded(body: Bounded) -> Bounded:
+        return body
+
     @app.get("/fault")
     async def fault() -> None:
         if error is not None:
             raise error
 
-    del read, fault
+    del read, bounded, fault
     return AsyncClient(
         transport=ASGITransport(app=app, raise_app_exceptions=False), base_url="http://app.test"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "limits"),
+    [
+        ('{"number": 11}', {"le": 10, "value": 11}),
+        ('{"number": -0.5}', {"value": -0.5}),
+        ('{"number": 1000000000000000000000}', {"le": 10, "value": "1000000000000000000000"}),
+        ('{"finite": NaN}', {"value": "nan"}),
+        ('{"finite": -Infinity}', {"value": "-inf"}),
+        ('{"name": "12345"}', {"max_length": 3, "value": 5}),
+        ('{"items": [1, 2, 3]}', {"max_length": 2, "value": 3}),
+        ('{"name": 7}', {"value": 7}),
+        ('{"number": "many"}', {}),
+    ],
+)
+async def test_a_bound_that_is_missed_is_told_with_the_value(body: str, limits: dict[str, Any]) -> None:
+    async with caller_of() as client:
+        answer = await client.post("/bounded", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    told = error.get("limits", {})
+    assert {name: told.get(name) for name in limits} == limits
+    assert ("value" in told) == ("value" in limits)
 
 
 async def chunks(number: int) -> AsyncIterator[bytes]:

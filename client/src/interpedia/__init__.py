@@ -26,8 +26,11 @@ from interpedia.live import SteerEvent
 from interpedia.references import FeatureRef
 from interpedia.schemas import (
     Corpus,
+    Explanation,
     Feature,
+    Found,
     Generation,
+    Hit,
     Job,
     JobEvent,
     Model,
@@ -39,6 +42,7 @@ from interpedia.schemas import (
     SharedRun,
     Steering,
     Upload,
+    Work,
 )
 from interpedia.transport import RetryPolicy
 
@@ -49,11 +53,14 @@ __all__ = [
     "Conflict",
     "Corpus",
     "DeadlineExceeded",
+    "Explanation",
     "Feature",
     "FeatureRef",
     "FileProblem",
     "Forbidden",
+    "Found",
     "Generation",
+    "Hit",
     "InterpediaError",
     "Invalid",
     "Job",
@@ -78,4 +85,5 @@ __all__ = [
     "Upload",
     "UploadInterrupted",
     "WaitedTooLong",
+    "Work",
 ]

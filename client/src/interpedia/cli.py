@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from interpedia import console
+from interpedia import cli_autointerp, cli_search, console
 from interpedia.client import Client
 from interpedia.errors import BadReference, InterpediaError, Unauthorized
 from interpedia.live import Intervention
@@ -131,14 +132,7 @@ def _show_upload(line: console.ProgressLine, sent: Sent) -> None:
     line.update(sent.done / 1e6, sent.total / 1e6, unit="MB")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="interpedia", description="Read and publish features of neural networks."
-    )
-    parser.add_argument("--url", help="the server (default: INTERPEDIA_URL, or http://127.0.0.1:8000)")
-    parser.add_argument("--api-key", help="the key for writing (default: INTERPEDIA_API_KEY)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def _add_publish(commands: Any) -> None:
     one = commands.add_parser("publish", help="publish the SAE in a folder (cfg.json and *.safetensors)")
     one.add_argument("path", help="the folder")
     one.add_argument("--model", required=True, help="the model's id on the server")
@@ -150,18 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--no-wait", action="store_true", help="do not wait for the dashboards")
     one.set_defaults(run=publish)
 
-    several = commands.add_parser("jobs", help="list jobs, or follow one")
-    several.add_argument("id", nargs="?", help="follow this job")
-    several.add_argument("--state", help="only jobs in this state")
-    several.set_defaults(run=jobs)
 
-    seen = commands.add_parser("top", help="show the features that a text activates most")
-    seen.add_argument("model", help="the model's id")
-    seen.add_argument("text")
-    seen.add_argument("--sae", action="append", required=True, help="an SAE of the model; may be repeated")
-    seen.add_argument("--k", type=int, default=10, help="how many (default: 10)")
-    seen.set_defaults(run=top)
-
+def _add_steer(commands: Any) -> None:
     changed = commands.add_parser("steer", help="continue a prompt, as it is and steered")
     changed.add_argument("model", help="the model's id")
     changed.add_argument("prompt")
@@ -177,10 +161,42 @@ def _parser() -> argparse.ArgumentParser:
     changed.add_argument("--seed", type=int, default=0)
     changed.set_defaults(run=steer)
 
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="interpedia", description="Read and publish features of neural networks."
+    )
+    parser.add_argument("--url", help="the server (default: INTERPEDIA_URL, or http://127.0.0.1:8000)")
+    parser.add_argument("--api-key", help="the key for writing (default: INTERPEDIA_API_KEY)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    _add_publish(commands)
+
+    several = commands.add_parser("jobs", help="list jobs, or follow one")
+    several.add_argument("id", nargs="?", help="follow this job")
+    several.add_argument("--state", help="only jobs in this state")
+    several.set_defaults(run=jobs)
+
+    _add_live_commands(commands)
+    cli_search.add_commands(commands)
+    cli_autointerp.add_commands(commands)
+
     single = commands.add_parser("feature", help="show the dashboard of a feature as JSON")
     single.add_argument("ref", help="model/sae/index, or a URL")
     single.set_defaults(run=feature)
     return parser
+
+
+def _add_live_commands(commands: Any) -> None:
+    """`top` and `steer`; argparse has no public type for what it is given."""
+    seen = commands.add_parser("top", help="show the features that a text activates most")
+    seen.add_argument("model", help="the model's id")
+    seen.add_argument("text")
+    seen.add_argument("--sae", action="append", required=True, help="an SAE of the model; may be repeated")
+    seen.add_argument("--k", type=int, default=10, help="how many (default: 10)")
+    seen.set_defaults(run=top)
+
+    _add_steer(commands)
 
 
 if __name__ == "__main__":

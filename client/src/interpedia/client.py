@@ -6,12 +6,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
+from interpedia.autointerp import Autointerp
 from interpedia.catalogue import Corpora, Models, SaeManifest, Saes
+from interpedia.explanations import Explanations
 from interpedia.features import Features
 from interpedia.jobs import Jobs
 from interpedia.live import Live
 from interpedia.publishing import PublishOptions, sae_files
 from interpedia.schemas import Publication
+from interpedia.search import Search
 from interpedia.settings import Settings
 from interpedia.transport import RetryPolicy, Transport
 from interpedia.uploads import Uploads
@@ -39,6 +42,9 @@ class Client:
         self.corpora = Corpora(self._transport)
         self.saes = Saes(self._transport)
         self.features = Features(self._transport)
+        self.search = Search(self._transport)
+        self.explanations = Explanations(self._transport)
+        self.autointerp = Autointerp(self._transport)
         self.live = Live(self._transport)
         self.jobs = Jobs(self._transport)
         self.uploads = Uploads(self._transport)

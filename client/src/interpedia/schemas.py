@@ -151,6 +151,47 @@ class Acceptance(Resource):
     """None when it was registered so long ago that its job is no longer kept."""
 
 
+class Explanation(Resource):
+    """A text about a feature; `scores` tell how well it holds."""
+
+    id: int
+    ref: str
+    text: str
+    method: str = ""
+    author: str = ""
+    is_default: bool = False
+    best_score: float | None = None
+    scores: list[Resource] = Field(default_factory=list[Resource])
+
+
+class Hit(Feature):
+    """A feature that was found, and by what."""
+
+    score: float
+    matches: list[Resource] = Field(default_factory=list[Resource])
+    explanation: Resource | None = None
+
+    @property
+    def text(self) -> str | None:
+        """What the feature is said to do."""
+        return None if self.explanation is None else self.explanation.to_dict()["text"]
+
+
+class Found(Resource):
+    """What a search found, best first."""
+
+    items: list[Hit]
+    note: str | None = None
+
+
+class Work(Resource):
+    """Accepted work: the job, or with `dry_run` what it would cost."""
+
+    job: Job | None = None
+    runs: dict[str, str] = Field(default_factory=dict[str, str])
+    estimate: Resource | None = None
+
+
 class Generation(Resource):
     """One output of steering."""
 

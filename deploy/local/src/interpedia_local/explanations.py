@@ -16,9 +16,12 @@ from interpedia import Client, InterpediaError, Job, JobFailed, console
 from interpedia.settings import Settings
 from interpedia_local.demo import MODEL, SAES, SHOWN, TYPICAL
 
-RULES = ("token-classes", "logit-list")
-"""One for what a feature fires on, one for what it makes the model say."""
+RULES = ("token-lookup",)
+"""What a feature fires on. What it promotes is found by search without an explanation."""
 RULE_SCORER = "rule"
+OTHERS_SAMPLE = 300
+"""Features of each SAE but the shown one, of which all of middling density are explained: rarer ones have few
+examples in the demo, denser ones say little by their tokens, and it is to take minutes, not hours."""
 LLM_ENDPOINT = "default"
 LLM_METHOD, LLM_SCORER = "examples", "detection"
 LLM_FEATURES, LLM_TOKENS = 24, 400_000
@@ -67,13 +70,15 @@ class DemoExplanations:
 
     def _orders(self) -> list[Order]:
         first = [SHOWN, *(name for name in SAES if name != SHOWN)]
-        orders = [
-            Order(f"Explaining {name}", f"{self.model}/{name}", RULES, (RULE_SCORER,)) for name in first
-        ]
+        orders = [self._by_rules(name) for name in first]
         endpoints = {str(each.to_dict().get("name")) for each in self.client.autointerp.endpoints()}
         if LLM_ENDPOINT in endpoints:
             orders.append(self._by_llm())
         return orders
+
+    def _by_rules(self, name: str) -> Order:
+        options: dict[str, Any] = {**TYPICAL} if name == SHOWN else {**TYPICAL, "sample": OTHERS_SAMPLE}
+        return Order(f"Explaining {name}", f"{self.model}/{name}", RULES, (RULE_SCORER,), options)
 
     def _by_llm(self) -> Order:
         """Some features of middling density, within a budget."""

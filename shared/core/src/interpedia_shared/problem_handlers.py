@@ -21,6 +21,7 @@ from interpedia_shared.problems import InternalError, Invalid, NotFound, Problem
 
 MEDIA_TYPE = "application/problem+json"
 log = structlog.get_logger(__name__)
+_MAX_SHOWN_DIGITS = 40
 
 
 class MethodProblem(Problem):
@@ -61,12 +62,27 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     errors: list[dict[str, Any]] = []
     for item in error.errors():
         entry: dict[str, Any] = {"field": pointer(item["loc"]), "detail": item["msg"]}
-        context = item.get("ctx")
-        if isinstance(context, Mapping):
-            entry["limits"] = {str(k): v for k, v in context.items() if isinstance(v, (int, float, str))}
+        limits = _limits(item)
+        if limits:
+            entry["limits"] = limits
         errors.append(entry)
     detail = "; ".join(f"{entry['field']}: {entry['detail']}" for entry in errors[:5])
     return problem_response(request, Invalid(detail, extensions={"errors": errors}))
+
+
+def _limits(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The bounds that a value missed, and the value: the number, or the length of a text or list."""
+    context = item.get("ctx")
+    limits: dict[str, Any] = {}
+    if isinstance(context, Mapping):
+        limits = {str(k): v for k, v in context.items() if isinstance(v, (int, float, str))}
+    given = item.get("input")
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        # JSON has neither infinity nor NaN, and few readers take numbers of more than 64 bits.
+        limits["value"] = given if -(2**63) <= given < 2**63 else str(given)[:_MAX_SHOWN_DIGITS]
+    elif isinstance(given, (str, list)) and not limits.keys().isdisjoint(("min_length", "max_length")):
+        limits["value"] = len(given)
+    return limits
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

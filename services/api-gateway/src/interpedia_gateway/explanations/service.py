@@ -24,7 +24,13 @@ from interpedia_shared.auth import SCOPE_ADMIN, Caller
 from interpedia_shared.db.models import Explanation
 from interpedia_shared.db.session import Database, ReadSession, WriteSession
 from interpedia_shared.embeddings import EmbeddingUnavailable
-from interpedia_shared.explanations import HUMAN, NewExplanation, add_explanations, choose_default
+from interpedia_shared.explanations import (
+    HUMAN,
+    NewExplanation,
+    add_explanations,
+    choose_default,
+    lock_defaults,
+)
 from interpedia_shared.idempotency import Answer, Once
 from interpedia_shared.problems import Conflict, ExplanationNotFound, Forbidden
 from interpedia_shared.schemas import Page
@@ -135,6 +141,7 @@ class Explanations:
             Forbidden: it is somebody else's.
         """
         async with self._database.write() as session:
+            await lock_defaults(session, (await _found(session, explanation, caller)).sae_id)
             row = await _own(session, explanation, caller)
             await session.execute(delete(Explanation).where(Explanation.id == explanation))
             await choose_default(session, row.sae_id, [row.feature_idx])

@@ -24,7 +24,17 @@ from interpedia_shared.schemas import Page
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 JobPath = Annotated[uuid.UUID, Path(description="Id of the job.")]
-Kind = Literal["register_model", "tokenize_corpus", "build_dashboards", "prompt_search"]
+Kind = Literal[
+    "register_model",
+    "tokenize_corpus",
+    "build_dashboards",
+    "prompt_search",
+    "explain",
+    "score",
+    "redteam",
+    "benchmark",
+    "embed",
+]
 
 
 @router.get(

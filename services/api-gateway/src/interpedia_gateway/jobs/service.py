@@ -18,7 +18,7 @@ from interpedia_shared.schemas import Page
 
 
 def visible_to(caller: Caller | None) -> ColumnElement[bool]:
-    """Jobs that a caller may see: all but those that build, or search in, somebody else's private SAE."""
+    """Jobs that a caller may see: all but those that are about somebody else's private SAE."""
     builds = exists().where(
         SAEVersion.job_id == Job.id, SAE.id == SAEVersion.sae_id, SAE.visibility == "private"
     )
@@ -28,7 +28,9 @@ def visible_to(caller: Caller | None) -> ColumnElement[bool]:
         Job.params["saes"].has_key(SAE.slug),
         SAE.visibility == "private",
     )
-    is_open = ~builds & ~searches
+    # what autointerp orders says so itself: its jobs may be about many SAEs
+    explains = Job.params["is_private"].as_boolean().is_(True)
+    is_open = ~builds & ~searches & ~explains
     return is_open if caller is None else or_(Job.account_id == caller.account_id, is_open)
 
 

@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import Depends, Query
 from sqlalchemy import select
 
-from interpedia_gateway.catalogue.lookup import check_model, find_release, find_sae
+from interpedia_gateway.catalogue.lookup import check_model, find_release, find_sae, listed_for
 from interpedia_gateway.features.filters import Density
 from interpedia_shared.auth import Caller
-from interpedia_shared.db.models import Account
+from interpedia_shared.db.models import SAE, Account
 from interpedia_shared.db.session import ReadSession
 from interpedia_shared.problems import Invalid
 
@@ -43,21 +43,30 @@ class SearchFilter:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """The same by the keys of rows, for one caller."""
+    """The same by the keys of rows, for one caller.
+
+    Attributes:
+        sae_ids: the SAEs that are searched; None for all that the caller finds in lists.
+    """
 
     caller_id: int | None
-    model: str | None
-    sae_id: int | None
-    release_id: int | None
-    author_id: int | None
-    min_score: float | None
-    min_density: float | None
-    max_density: float | None
+    model: str | None = None
+    sae_ids: list[int] | None = None
+    author_id: int | None = None
+    min_score: float | None = None
+    min_density: float | None = None
+    max_density: float | None = None
 
     @property
     def needs_explanation(self) -> bool:
         """Whether only features with an explanation of some kind can be found."""
         return self.author_id is not None or self.min_score is not None
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether it leaves out anything that the caller could find."""
+        bounds = (self.sae_ids, self.min_density, self.max_density)
+        return self.needs_explanation or any(bound is not None for bound in bounds)
 
 
 async def search_place(
@@ -106,24 +115,36 @@ async def narrow(session: ReadSession, wanted: SearchFilter, caller: Caller | No
         ReleaseNotFound: no such release.
         Invalid: no account has the author's name.
     """
-    sae_id = release_id = author_id = None
-    if wanted.sae is not None and wanted.model is not None:
-        sae_id = (await find_sae(session, wanted.model, wanted.sae, caller)).id
-    elif wanted.model is not None:
-        await check_model(session, wanted.model)
-    if wanted.release is not None:
-        release_id = await find_release(session, wanted.release)
+    author_id = None
+    sae_ids = await _places(session, wanted, caller)
     if wanted.author is not None:
-        author_id = await session.scalar(select(Account.id).where(Account.name == wanted.author))
+        if "\x00" not in wanted.author:  # which no text in Postgres can hold
+            author_id = await session.scalar(select(Account.id).where(Account.name == wanted.author))
         if author_id is None:
             raise Invalid.field("author", f"no account is called '{wanted.author}'")
     return Narrowed(
         None if caller is None else caller.account_id,
         wanted.model,
-        sae_id,
-        release_id,
+        sae_ids,
         author_id,
         wanted.min_score,
         wanted.min_density,
         wanted.max_density,
     )
+
+
+async def _places(session: ReadSession, wanted: SearchFilter, caller: Caller | None) -> list[int] | None:
+    """Ids of the SAEs in a model, of a release, or named; None where none of these is asked for."""
+    if wanted.model is None and wanted.release is None:
+        return None
+    statement = select(SAE.id).order_by(SAE.id)
+    if wanted.sae is not None and wanted.model is not None:
+        statement = statement.where(SAE.id == (await find_sae(session, wanted.model, wanted.sae, caller)).id)
+    else:
+        if wanted.model is not None:
+            await check_model(session, wanted.model)
+            statement = statement.where(SAE.model_id == wanted.model)
+        statement = statement.where(listed_for(caller))
+    if wanted.release is not None:
+        statement = statement.where(SAE.release_id == await find_release(session, wanted.release))
+    return list(await session.scalars(statement))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -11,7 +12,7 @@ from sqlalchemy import Row, text
 from interpedia_gateway.features import rendering
 from interpedia_gateway.search.filters import Narrowed, SearchFilter, narrow
 from interpedia_gateway.search.schemas import By, FoundExplanation, Match, Mode, SearchHit, SearchOut
-from interpedia_gateway.search.statement import SETTINGS, Asked, search_statement
+from interpedia_gateway.search.statement import FEW, SETTINGS, Asked, estimate_statement, search_statement
 from interpedia_gateway.search.tokens import Tokenizers, ids_by_tokenizer
 from interpedia_gateway.search.vectors import TextVector, TextVectors
 from interpedia_gateway.vocabulary import Vocabularies, Words
@@ -22,6 +23,7 @@ from interpedia_shared.ids import FeatureRef
 
 _URL = re.compile(r"/models/([^/]+)/saes/([^/]+)/features/([0-9]+)/?$")
 _SETTINGS = text(SETTINGS)
+_PLAN_ROWS = re.compile(r"\brows=([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,22 @@ def ref_of(query: str) -> FeatureRef | None:
 
 
 async def _run(session: ReadSession, asked: Asked, narrowed: Narrowed) -> list[Row[Any]]:
-    await session.execute(_SETTINGS, {"ef_search": str(min(1000, asked.candidates))})
+    if asked.vector is not None or asked.query is not None:
+        asked = replace(asked, compares_all=await _passing(session, narrowed) <= FEW)
+    await session.execute(_SETTINGS, asked.settings())
     sql, values = search_statement(asked, narrowed)
     return list(await session.execute(text(sql), values))
+
+
+async def _passing(session: ReadSession, narrowed: Narrowed) -> float:
+    """About how many explanations pass the filters: the planner's estimate, which costs no reading."""
+    estimate = estimate_statement(narrowed)
+    if estimate is None:
+        return math.inf
+    sql, values = estimate
+    plan = await session.scalar(text(sql), values)
+    rows = _PLAN_ROWS.search(str(plan))
+    return math.inf if rows is None else float(rows.group(1))
 
 
 def _hit(row: Row[Any], words: Words) -> SearchHit:

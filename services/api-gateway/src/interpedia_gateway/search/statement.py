@@ -13,18 +13,32 @@ from interpedia_gateway.search.filters import Narrowed
 from interpedia_gateway.search.vectors import TextVector
 from interpedia_shared.ids import FeatureRef
 
-CANDIDATES = 100
-"""How long each list is; twice the limit if that is more."""
+CANDIDATES = (100, 200)
+"""How long each list is: for up to half as many features in the answer."""
 WORD_CANDIDATES = 1000
-TOKEN_CANDIDATES = 400
+TOKEN_CANDIDATES = 200
 """Of a word or token that is everywhere, so many rows are ranked."""
 
 SETTINGS = """
 SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
     set_config('hnsw.ef_search', :ef_search, true),
     set_config('hnsw.max_scan_tuples', '40000', true),
-    set_config('jit', 'off', true)
+    set_config('jit', 'off', true),
+    set_config('work_mem', '64MB', true),
+    -- planning takes longer than running, for the 64 partitions of `feature`: once a connection and statement
+    set_config('plan_cache_mode', 'force_generic_plan', true),
+    -- few rows pass a filter; the plan, made without its value, cannot know
+    set_config('enable_seqscan', :seqscan, true)
 """
+FEW = 30_000
+"""While no more explanations than this pass the filters, comparing all beats following the graph."""
+_ESTIMATE = "EXPLAIN SELECT FROM explanation e WHERE e.embedding_model IS NOT NULL{filters}"
+
+_ALLOWED = """
+allowed AS MATERIALIZED (
+    SELECT e.sae_id, e.feature_idx, e.id, e.best_score, e.words, e.embedding, e.embedding_model
+    FROM explanation e WHERE true{filters}
+)"""
 
 _NEAR = """
 near AS (
@@ -32,9 +46,9 @@ near AS (
         row_number() OVER (ORDER BY distance, id) AS place
     FROM (
         SELECT e.sae_id, e.feature_idx, e.id, e.embedding <=> CAST(:vector AS halfvec(384)) AS distance
-        FROM explanation e
+        FROM {source} e
         WHERE e.embedding_model = :embedding_model{filters}
-        ORDER BY e.embedding <=> CAST(:vector AS halfvec(384)) LIMIT :candidates
+        ORDER BY e.embedding <=> CAST(:vector AS halfvec(384)) LIMIT {candidates}
     ) nearest
 )"""
 _WORDS = """
@@ -45,10 +59,10 @@ words AS (
         SELECT sae_id, feature_idx, id, best_score,
             ts_rank_cd(words, websearch_to_tsquery('english', :query), 1) AS relevance
         FROM (
-            SELECT e.sae_id, e.feature_idx, e.id, e.best_score, e.words FROM explanation e
-            WHERE e.words @@ websearch_to_tsquery('english', :query){filters} LIMIT :word_candidates
+            SELECT e.sae_id, e.feature_idx, e.id, e.best_score, e.words FROM {source} e
+            WHERE e.words @@ websearch_to_tsquery('english', :query){filters} LIMIT {word_candidates}
         ) capped
-        ORDER BY relevance DESC, best_score DESC NULLS LAST, id LIMIT :candidates
+        ORDER BY relevance DESC, best_score DESC NULLS LAST, id LIMIT {candidates}
     ) ranked
 )"""
 _TOKENS = """
@@ -68,9 +82,9 @@ tokens{n} AS (
                     SELECT version_id FROM places WHERE tokenizer_hash = :tokenizer{n}
                 ))
                 AND (f.top_logit_ids && CAST(:ids{n} AS int[]) OR f.peak_token_ids && CAST(:ids{n} AS int[]))
-                {filters} LIMIT :token_candidates
+                {filters} LIMIT {token_candidates}
         ) capped
-        ORDER BY weight DESC, density, sae_id, idx LIMIT :candidates
+        ORDER BY weight DESC, density, sae_id, idx LIMIT {candidates}
     ) ranked
 )"""
 _REF = """
@@ -115,39 +129,64 @@ ORDER BY fused.score DESC, fused.sae_id, fused.feature_idx
 
 @dataclass(frozen=True)
 class Asked:
-    """What is looked for: each list that has something to look for is made."""
+    """What is looked for: each list that has something to look for is made.
+
+    Attributes:
+        compares_all: vectors of all explanations that pass the filters are compared, since they are few;
+            else the graph is followed until enough of them pass.
+    """
 
     limit: int
     query: str | None = None
     vector: TextVector | None = None
     token_ids: Mapping[str, list[int]] = field(default_factory=dict[str, list[int]])
     ref: FeatureRef | None = None
+    compares_all: bool = False
 
     @property
     def candidates(self) -> int:
         """How long each list is."""
-        return max(CANDIDATES, 2 * self.limit)
+        return next((length for length in CANDIDATES if 2 * self.limit <= length), CANDIDATES[-1])
+
+    def settings(self) -> dict[str, str]:
+        """Parameters of `SETTINGS`."""
+        return {"ef_search": str(2 * self.candidates), "seqscan": "off" if self.compares_all else "on"}
+
+
+def estimate_statement(narrowed: Narrowed) -> tuple[str, dict[str, Any]] | None:
+    """SQL whose first line tells about how many explanations pass the filters; None without filters."""
+    if not narrowed.is_filter:
+        return None
+    filters, values = _explanation_filters(narrowed)
+    return _ESTIMATE.format(filters=filters), values
 
 
 def search_statement(asked: Asked, narrowed: Narrowed) -> tuple[str, dict[str, Any]]:
-    """SQL and its parameters."""
+    """SQL and its parameters.
+
+    Lengths of lists are written into it: the planner must know that they are short.
+    """
     said, said_values = _explanation_filters(narrowed)
     shown, shown_values = _feature_filters(narrowed)
     places, values = _places(narrowed)
-    values |= said_values | shown_values | {"limit": asked.limit, "candidates": asked.candidates}
+    values |= said_values | shown_values | {"limit": asked.limit}
     tables, lists = [places], []
+    source, length = {"source": "explanation", "filters": said}, {"candidates": asked.candidates}
+    if asked.compares_all:
+        tables.append(_ALLOWED.format(filters=said))
+        source = {"source": "allowed", "filters": ""}
     if asked.vector is not None:
-        tables.append(_NEAR.format(filters=said))
+        tables.append(_NEAR.format(**source, **length))
         lists.append("near")
         values |= {"vector": asked.vector.literal(), "embedding_model": asked.vector.model}
     if asked.query is not None:
-        tables.append(_WORDS.format(filters=said))
+        tables.append(_WORDS.format(**source, **length, word_candidates=WORD_CANDIDATES))
         lists.append("words")
-        values |= {"query": asked.query, "word_candidates": WORD_CANDIDATES}
+        values["query"] = asked.query
     for number, (tokenizer, ids) in enumerate(asked.token_ids.items()):
-        tables.append(_TOKENS.format(n=number, filters=shown))
+        tables.append(_TOKENS.format(n=number, filters=shown, **length, token_candidates=TOKEN_CANDIDATES))
         lists.append(f"tokens{number}")
-        values |= {f"ids{number}": ids, f"tokenizer{number}": tokenizer, "token_candidates": TOKEN_CANDIDATES}
+        values |= {f"ids{number}": ids, f"tokenizer{number}": tokenizer}
     if asked.ref is not None:
         tables.append(_REF.format(filters=shown))
         lists.append("named")
@@ -160,18 +199,12 @@ def search_statement(asked: Asked, narrowed: Narrowed) -> tuple[str, dict[str, A
 def _places(narrowed: Narrowed) -> tuple[str, dict[str, Any]]:
     """The SAEs that are searched; an unlisted one only where it is named."""
     values: dict[str, Any] = {}
-    if narrowed.sae_id is not None:
-        condition = "sae.id = :sae_id"
-        values["sae_id"] = narrowed.sae_id
+    if narrowed.sae_ids is not None:
+        condition = "sae.id = ANY(CAST(:sae_ids AS bigint[]))"
+        values["sae_ids"] = narrowed.sae_ids
     else:
         condition = "(sae.visibility = 'public' OR sae.account_id = CAST(:caller_id AS bigint))"
         values["caller_id"] = narrowed.caller_id
-    if narrowed.model is not None:
-        condition += " AND sae.model_id = :model"
-        values["model"] = narrowed.model
-    if narrowed.release_id is not None:
-        condition += " AND sae.release_id = :release_id"
-        values["release_id"] = narrowed.release_id
     columns = "sae.id, sae.model_id, sae.slug, sae.current_version_id AS version_id, m.tokenizer_hash"
     source = "sae JOIN language_model m ON m.id = sae.model_id"
     return f"places AS MATERIALIZED (SELECT {columns} FROM {source} WHERE {condition})", values
@@ -179,18 +212,16 @@ def _places(narrowed: Narrowed) -> tuple[str, dict[str, Any]]:
 
 def _explanation_filters(narrowed: Narrowed) -> tuple[str, dict[str, Any]]:
     """Conditions on a row `e` of `explanation`."""
-    if narrowed.sae_id is not None:
-        found = [" AND e.sae_id = :sae_id"]
-    elif narrowed.model is not None:
-        found = [" AND e.sae_id = ANY(ARRAY(SELECT id FROM places))"]
+    values: dict[str, Any] = {}
+    if narrowed.sae_ids is not None:
+        found = [" AND e.sae_id = ANY(CAST(:sae_ids AS bigint[]))"]
+        values["sae_ids"] = narrowed.sae_ids
     else:  # the hidden ones are few, and all others many
         found = [
             " AND e.sae_id <> ALL(ARRAY(SELECT id FROM sae WHERE visibility <> 'public'"
             " AND account_id IS DISTINCT FROM CAST(:caller_id AS bigint)))"
         ]
-    values: dict[str, Any] = {}
-    if narrowed.release_id is not None:
-        found.append(" AND e.release_id = :release_id")
+        values["caller_id"] = narrowed.caller_id
     found += _own_filters(narrowed, values)
     found += _density_filters("e", narrowed, values)
     return "".join(found), values

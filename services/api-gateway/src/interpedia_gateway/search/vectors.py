@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interpedia_shared.embeddings import Embedder, EmbeddingUnavailable
+from interpedia_shared.embeddings import Embedder, EmbeddingRefused, EmbeddingUnavailable, embed_each
 
 BATCH = 16
 RETRY_S = 30.0
 """How long an embedder that could not be loaded is not tried again."""
+PAUSE_S = 5.0
+"""How long one that failed is left alone: nobody is to wait for its silence again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class TextVectors:
         self._work: asyncio.Task[None] | None = None
         self._embedder: Embedder | None = None
         self._failure: tuple[float, EmbeddingUnavailable] | None = None
+        """Until when it is left alone, and why."""
 
     async def vector(self, text: str) -> TextVector:
         """The vector of a text.
@@ -76,25 +79,30 @@ class TextVectors:
                     _fail(self._waiting.pop(text), error)
                 continue
             for text, vector in zip(texts, vectors, strict=True):
+                if isinstance(vector, EmbeddingRefused):
+                    _fail(self._waiting.pop(text), vector)
+                    continue
                 self._found[text] = vector
                 _answer(self._waiting.pop(text), vector)
             while len(self._found) > self._kept:
                 self._found.popitem(last=False)
 
-    def _embed(self, texts: list[str]) -> list[TextVector]:
-        embedder = self._loaded()
-        return [TextVector(values, embedder.model) for values in embedder.embed(texts)]
+    def _embed(self, texts: list[str]) -> list[TextVector | EmbeddingRefused]:
+        """Only ever called by the one thread that embeds."""
+        if self._failure is not None and time.monotonic() < self._failure[0]:
+            raise self._failure[1]
+        try:
+            found = embed_each(self._loaded(), texts)
+        except EmbeddingUnavailable as error:
+            pause = RETRY_S if self._embedder is None else PAUSE_S
+            self._failure = (time.monotonic() + pause, error)
+            raise
+        model = self._loaded().model
+        return [one if isinstance(one, EmbeddingRefused) else TextVector(one, model) for one in found]
 
     def _loaded(self) -> Embedder:
-        """Only ever called by the one thread that embeds."""
         if self._embedder is None:
-            if self._failure is not None and time.monotonic() - self._failure[0] < RETRY_S:
-                raise self._failure[1]
-            try:
-                self._embedder = self._load()
-            except EmbeddingUnavailable as error:
-                self._failure = (time.monotonic(), error)
-                raise
+            self._embedder = self._load()
         return self._embedder
 
 

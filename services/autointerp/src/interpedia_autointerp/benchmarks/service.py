@@ -102,6 +102,7 @@ class BenchmarkService:
             runs=[_plan(each.name, each.params, request) for each in request.methods],
             tasks=tasks,
             budget=request.budget,
+            is_private=any(target.is_private for target in targets),
         )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import numpy as np
 import structlog
 
 from interpedia_autointerp.embed.repository import Wanted, count_left, next_texts, store_vectors
 from interpedia_shared.db.base import JSON
 from interpedia_shared.embeddings import (
     Embedder,
+    EmbeddingRefused,
     EmbeddingUnavailable,
+    embed_each,
     load_embedder,
     load_embedding_settings,
 )
@@ -32,8 +35,8 @@ class EmbedExplanations:
 
     Their parameters: none for all explanations, `first` and `last` for a range of ids, `run_ids` for those of
     runs. Vectors are written batch by batch and never twice, so a task that is run again goes on where it
-    was. Without an embedder the task ends well and says so: explanations are found by their words all the
-    same, and a later job embeds them.
+    was; a text that the endpoint refuses stays without. Without an embedder the task ends well and says so:
+    explanations are found by their words all the same, and a later job embeds them.
     """
 
     def __init__(self, load: Callable[[], Embedder] = _load) -> None:
@@ -60,7 +63,7 @@ class EmbedExplanations:
         return self._embedder
 
     async def _embed(self, context: TaskContext, embedder: Embedder) -> int:
-        wanted, after, done = Wanted.of(context.params), 0, 0
+        wanted, after, seen, done = Wanted.of(context.params), 0, 0, 0
         async with context.database.read() as session:
             total = await count_left(session, wanted, embedder.model)
         while True:
@@ -69,8 +72,15 @@ class EmbedExplanations:
                 rows = await next_texts(session, wanted, embedder.model, after=after, limit=BATCH)
             if not rows:
                 return done
-            vectors = await asyncio.to_thread(embedder.embed, [text for _, text in rows])
-            async with context.database.write() as session:
-                await store_vectors(session, rows, vectors, embedder.model)
-            after, done = rows[-1][0], done + len(rows)
-            context.report(min(context.weight, context.weight * done // max(1, total)))
+            found = await asyncio.to_thread(embed_each, embedder, [text for _, text in rows])
+            kept = [
+                (row, vector)
+                for row, vector in zip(rows, found, strict=True)
+                if not isinstance(vector, EmbeddingRefused)
+            ]
+            if kept:
+                vectors = np.stack([vector for _, vector in kept])
+                async with context.database.write() as session:
+                    await store_vectors(session, [row for row, _ in kept], vectors, embedder.model)
+            after, seen, done = rows[-1][0], seen + len(rows), done + len(kept)
+            context.report(min(context.weight, context.weight * seen // max(1, total)))

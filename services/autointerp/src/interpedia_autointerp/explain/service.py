@@ -104,7 +104,8 @@ class ExplainService:
                     for stage, kind in enumerate(STAGES[: 2 if request.scorers else 1])
                 ]
             made_by = {"run_ids": [runs[f"explain:{each.name}"] for each in request.methods]}
-            return [*found, TaskSpec(EMBED, 2, 0, made_by, queue=QUEUE)]
+            texts = sum(len(part) for _, part in parts) * len(request.methods)
+            return [*found, TaskSpec(EMBED, 2, 0, made_by, texts, queue=QUEUE)]
 
         return Order(
             kind=KIND,
@@ -113,6 +114,7 @@ class ExplainService:
             runs=[*_explain_plans(request), *score_plans(request.scorers, request)],
             tasks=tasks,
             budget=request.budget,
+            is_private=any(target.is_private for target in targets),
         )
 
 
@@ -140,4 +142,4 @@ def _explain_plans(request: ExplainRequest) -> list[RunPlan]:
 
 def _without(target: Target, there: set[tuple[int, int]]) -> Target:
     left = tuple(index for index in target.indices if (target.sae_id, index) not in there)
-    return Target(target.sae_id, target.version_id, target.model, target.sae, left)
+    return Target(target.sae_id, target.version_id, target.model, target.sae, left, target.is_private)

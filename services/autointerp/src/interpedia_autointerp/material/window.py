@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 Split = Literal["explain", "validate", "test", "redteam"]
@@ -94,11 +94,14 @@ class Window:
         return "".join([*parts, marks[1]] if is_open else parts)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored in a task."""
-        return asdict(self)
+        """As it is stored in a task. Its values are plain: they need no copies, as `asdict` would make."""
+        return {name: getattr(self, name) for name in _FIELDS}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Window:
         """Read what `to_json` wrote."""
         lists: dict[str, Any] = {name: tuple(value[name]) for name in ("pieces", "values", "token_ids")}
         return cls(**{**value, **lists})
+
+
+_FIELDS = tuple(field.name for field in fields(Window))

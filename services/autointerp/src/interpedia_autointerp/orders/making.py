@@ -37,7 +37,10 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Order:
-    """All that a job is made from. `tasks` get the runs' ids by name."""
+    """All that a job is made from. `tasks` get the runs' ids by name.
+
+    Jobs on private SAEs are shown to nobody but who ordered them.
+    """
 
     kind: str
     params: Mapping[str, Any]
@@ -45,6 +48,7 @@ class Order:
     runs: Sequence[RunPlan]
     tasks: Callable[[Mapping[str, str]], Sequence[TaskSpec]]
     budget: BudgetLimits
+    is_private: bool = False
 
 
 async def place(
@@ -81,7 +85,7 @@ async def place(
             session,
             kind=wanted.kind,
             account_id=caller.account_id,
-            params={**wanted.params, "runs": ids},
+            params={**wanted.params, "runs": ids, "is_private": wanted.is_private},
             stages=wanted.stages,
             tasks=wanted.tasks(ids),
         )

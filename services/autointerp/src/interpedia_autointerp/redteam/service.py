@@ -124,6 +124,7 @@ def _order(caller: Caller, request: RedTeamRequest, subject: Subject, explanatio
         runs=[RunPlan(KIND, KIND, VERSION, {"rounds": request.rounds}, provenance)],
         tasks=tasks,
         budget=request.budget,
+        is_private=subject.sae.visibility == "private",
     )
 
 

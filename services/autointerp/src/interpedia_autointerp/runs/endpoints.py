@@ -22,9 +22,8 @@ def runs_router(database: Database) -> APIRouter:
     @router.get("/{run}", responses=problem_responses(Unauthorized, NotFound))
     async def read_run(run: uuid.UUID, caller: AnyCaller) -> RunOut:
         """Method, versions, seeds, prompt hashes, endpoint; what it made and what it cost."""
-        del caller
         async with database.read() as session:
-            row = await repository.find(session, run)
+            row = await repository.find(session, run, caller)
             if row is None:
                 raise NotFound(f"No run '{run}' here.", extensions={"run": str(run)})
             n_explanations, n_scores = await repository.counts(session, run)

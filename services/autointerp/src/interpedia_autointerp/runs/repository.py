@@ -8,13 +8,19 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from interpedia_shared.db.models import Explanation, LLMCall, RedTeamText, Run, RunCall, Score
+from interpedia_shared.auth import SCOPE_ADMIN, Caller
+from interpedia_shared.db.models import Explanation, Job, LLMCall, RedTeamText, Run, RunCall, Score
 from interpedia_shared.db.session import ReadSession
 
 
-async def find(session: ReadSession, run_id: uuid.UUID) -> Run | None:
-    """One run."""
-    return await session.get(Run, run_id)
+async def find(session: ReadSession, run_id: uuid.UUID, caller: Caller | None) -> Run | None:
+    """One run; those on somebody else's private SAE are not there."""
+    run = await session.get(Run, run_id)
+    job = None if run is None or run.job_id is None else await session.get(Job, run.job_id)
+    if run is None or job is None or not job.params.get("is_private"):
+        return run
+    is_own = caller is not None and (caller.account_id == run.account_id or SCOPE_ADMIN in caller.scopes)
+    return run if is_own else None
 
 
 async def counts(session: ReadSession, run_id: uuid.UUID) -> tuple[int, int]:

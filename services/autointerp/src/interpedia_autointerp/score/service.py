@@ -140,6 +140,7 @@ class ScoreService:
             runs=score_plans(request.scorers, request),
             tasks=tasks,
             budget=request.budget,
+            is_private=any(batch.target.is_private for batch in batches),
         )
 
 
@@ -190,6 +191,7 @@ def _cut(rows: Sequence[tuple[int, int, SAE]], size: int) -> list[Batch]:
         sae = part[0][2]
         assert sae.current_version_id is not None
         indices = tuple(sorted({index for _, index, _ in part}))
-        target = Target(sae.id, sae.current_version_id, sae.model_id, sae.slug, indices)
+        is_private = sae.visibility == "private"
+        target = Target(sae.id, sae.current_version_id, sae.model_id, sae.slug, indices, is_private)
         found.append(Batch(target, tuple(explanation_id for explanation_id, _, _ in part)))
     return found

@@ -26,6 +26,7 @@ class Target:
     model: str
     sae: str
     indices: tuple[int, ...]
+    is_private: bool = False
 
     def ref(self, index: int) -> FeatureRef:
         """One feature's name."""
@@ -109,4 +110,6 @@ def _alive(version_id: int | None, choice: FeatureChoice) -> Select[int]:
 
 def _target(row: SAE, indices: Sequence[int]) -> Target:
     assert row.current_version_id is not None
-    return Target(row.id, row.current_version_id, row.model_id, row.slug, tuple(indices))
+    return Target(
+        row.id, row.current_version_id, row.model_id, row.slug, tuple(indices), row.visibility == "private"
+    )

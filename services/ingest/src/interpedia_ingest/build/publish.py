@@ -25,6 +25,9 @@ from interpedia_shared.db.session import WriteSession
 from interpedia_shared.explanations import refresh_copies
 from interpedia_shared.jobs import TaskContext, TaskFailed
 
+REFRESHED = 512
+"""Features whose explanations are brought up to date in one transaction."""
+
 
 class PublishTask:
     """Handler of `publish`."""
@@ -45,6 +48,7 @@ class PublishTask:
         digest = rows.version.digest
         if rows.version.state != READY:
             digest = await self._switch(context, rows, folder)
+        await _tell_explanations(context, rows)
         self._materials.forget(rows.version.id)
         await asyncio.to_thread(remove_spills, folder, name)
         return {rows.sae.slug: {"version": rows.version.id, "n_features": rows.sae.d_sae, "digest": digest}}
@@ -136,7 +140,14 @@ async def _make_current(
     await session.execute(
         update(SAE).where(SAE.id == rows.sae.id).values(current_version_id=rows.version.id, state=READY)
     )
-    await refresh_copies(session, rows.sae.id)
+
+
+async def _tell_explanations(context: TaskContext, rows: VersionRows) -> None:
+    """Explanations carry a copy of their feature's density; not in the switch, which must be short."""
+    for first in range(0, rows.sae.d_sae, REFRESHED):
+        context.check()
+        async with context.database.write() as session:
+            await refresh_copies(session, rows.sae.id, range(first, first + REFRESHED))
 
 
 def remove_spills(folder: Path, name: str) -> None:

@@ -5,14 +5,23 @@ A vector is only comparable with vectors of the same model, so the model's name 
 
 from __future__ import annotations
 
-from interpedia_shared.embeddings.embedder import WIDTH, Embedder, EmbeddingUnavailable, load_embedder
+from interpedia_shared.embeddings.embedder import (
+    WIDTH,
+    Embedder,
+    EmbeddingRefused,
+    EmbeddingUnavailable,
+    embed_each,
+    load_embedder,
+)
 from interpedia_shared.embeddings.settings import EmbeddingSettings, load_embedding_settings
 
 __all__ = [
     "WIDTH",
     "Embedder",
+    "EmbeddingRefused",
     "EmbeddingSettings",
     "EmbeddingUnavailable",
+    "embed_each",
     "load_embedder",
     "load_embedding_settings",
 ]

@@ -19,6 +19,10 @@ class EmbeddingUnavailable(Unavailable):
     """The model that makes vectors is not installed, not the expected one, or its endpoint fails."""
 
 
+class EmbeddingRefused(EmbeddingUnavailable):
+    """The endpoint works, but not for one of these texts."""
+
+
 class Embedder(Protocol):
     """Turns texts into unit vectors. Threads may share it; it blocks, so call it in one."""
 
@@ -38,6 +42,20 @@ class Embedder(Protocol):
     def close(self) -> None:
         """Let go of connections, if it has any."""
         ...
+
+
+def embed_each(embedder: Embedder, texts: Sequence[str]) -> list[NDArray[np.float32] | EmbeddingRefused]:
+    """A vector of shape [WIDTH] for each text, or why it alone has none.
+
+    Raises:
+        EmbeddingUnavailable: no vectors can be made right now.
+    """
+    try:
+        return list(embedder.embed(texts))
+    except EmbeddingRefused as error:
+        if len(texts) == 1:
+            return [error]
+    return [found for text in texts for found in embed_each(embedder, [text])]
 
 
 def load_embedder(settings: EmbeddingSettings) -> Embedder:

@@ -10,11 +10,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from interpedia_shared.embeddings.embedder import WIDTH, EmbeddingUnavailable
+from interpedia_shared.embeddings.embedder import WIDTH, EmbeddingRefused, EmbeddingUnavailable
 from interpedia_shared.embeddings.settings import EmbeddingSettings
 
 log = structlog.get_logger(__name__)
 RETRY_AFTER_S = 5
+REFUSALS = (400, 413, 422)
+"""What endpoints say to texts that are too long for their model."""
 
 
 class EndpointEmbedder:
@@ -61,6 +63,8 @@ class EndpointEmbedder:
             return answer.json()
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
+            if status in REFUSALS:
+                raise EmbeddingRefused(f"The embedding endpoint refuses a text with {status}.") from error
             raise _unavailable(f"it answers with {status}", error) from error
         except (httpx.HTTPError, ValueError) as error:
             raise _unavailable("it does not answer as it should", error) from error

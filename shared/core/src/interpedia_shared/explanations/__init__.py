@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interpedia_shared.explanations.defaults import choose_default
+from interpedia_shared.explanations.defaults import choose_default, lock_defaults
 from interpedia_shared.explanations.writing import (
     HUMAN,
     MAX_TEXT,
@@ -19,5 +19,6 @@ __all__ = [
     "add_explanations",
     "choose_default",
     "clean_text",
+    "lock_defaults",
     "refresh_copies",
 ]

@@ -63,6 +63,14 @@ FROM ranked WHERE ranked.id = explanation.id AND ranked.is_first AND NOT explana
 )
 
 
+async def lock_defaults(session: WriteSession, sae_id: int) -> None:
+    """Wait for whoever is choosing among an SAE's explanations.
+
+    Before locking rows of explanations in a transaction that will choose: the other way round is a deadlock.
+    """
+    await session.execute(_LOCK, {"sae_id": sae_id})
+
+
 async def choose_default(session: WriteSession, sae_id: int, indices: Sequence[int]) -> None:
     """Set `is_default` and `best_score` of all explanations of some features, by the rule of this module.
 
@@ -72,7 +80,7 @@ async def choose_default(session: WriteSession, sae_id: int, indices: Sequence[i
     if not indices:
         return
     await session.flush()
-    await session.execute(_LOCK, {"sae_id": sae_id})
+    await lock_defaults(session, sae_id)
     named = {"sae_id": sae_id, "indices": sorted(set(indices))}
     # The old default goes first: the unique index looks at every row as it is written.
     await session.execute(_LEAVE, named)

@@ -58,9 +58,18 @@ def clean_text(text: str) -> str:
     if len(cleaned) > MAX_TEXT:
         raise ValueError(f"has {len(cleaned)} characters, the limit is {MAX_TEXT}")
     for character in cleaned:
-        if unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in _TURNS:
+        if _is_hidden(character):
             raise ValueError(f"holds the character U+{ord(character):04X}, which does not show")
     return cleaned
+
+
+def _is_hidden(character: str) -> bool:
+    """Control characters, half surrogate pairs, turns of direction, and tags: letters nobody sees."""
+    return (
+        unicodedata.category(character) in {"Cc", "Cs"}
+        or unicodedata.bidirectional(character) in _TURNS
+        or "\U000e0000" <= character <= "\U000e007f"
+    )
 
 
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
@@ -105,14 +114,20 @@ _REFRESH = text(
     UPDATE explanation SET density = feature.density, release_id = sae.release_id
     FROM sae JOIN feature ON feature.sae_version_id = sae.current_version_id
     WHERE sae.id = :sae_id AND explanation.sae_id = sae.id AND explanation.feature_idx = feature.idx
+        AND explanation.feature_idx >= :first AND explanation.feature_idx < :behind
         AND (explanation.density, explanation.release_id) IS DISTINCT FROM (feature.density, sae.release_id)
     """
 )
 
 
-async def refresh_copies(session: WriteSession, sae_id: int) -> None:
-    """Copy density and release anew: another build became current."""
-    await session.execute(_REFRESH, {"sae_id": sae_id})
+async def refresh_copies(session: WriteSession, sae_id: int, features: range) -> None:
+    """Copy density and release anew for some features: another build became current.
+
+    A changed row is entered anew into every index, milliseconds for that of the vectors: a few hundred
+    features at a time.
+    """
+    bounds = {"first": features.start, "behind": features.stop}
+    await session.execute(_REFRESH, {"sae_id": sae_id, **bounds})
 
 
 async def _densities(

@@ -90,6 +90,10 @@ class SAESource(Schema):
     version: int | None = Field(description="The build that density and maximum were taken from.")
 
 
+Bos = Literal["prepended", "none", "mixed", "as_given"]
+"""Whether texts begin with the model's BOS token: all, none, some; or rows were given as ids."""
+
+
 class LiveProvenance(Schema):
     """What the numbers were computed with."""
 
@@ -98,7 +102,7 @@ class LiveProvenance(Schema):
     weights_sha256: str | None
     dtype: str
     device: str
-    bos: Literal["prepended", "none"]
+    bos: Bos
     saes: list[SAESource] = Field(default_factory=list[SAESource])
     code_version: str
 
@@ -141,9 +145,10 @@ class TokenizeRequest(ModelRequest):
 
 
 class TokenizeOut(Answer):
-    """The tokens as the model sees them."""
+    """The tokens as the model sees them, up to `limit` of them."""
 
     token_ids: list[int]
     tokens: list[str] = Field(description="Bytes that are no UTF-8 alone are shown as <0xE2>.")
-    count: int
-    limit: int = Field(description="Most tokens a live request may have.")
+    count: int = Field(description="Of the whole text.")
+    limit: int = Field(description="Most tokens a text may have; of a longer one the first ones are given.")
+    is_cut: bool = Field(default=False, description="Whether `count` is above `limit`.")

@@ -90,14 +90,19 @@ class SteerRequest(ModelRequest):
         default_factory=lambda: ["default", "steered"], min_length=1, max_length=2
     )
     max_new_tokens: int = Field(default=32, ge=1, le=1024)
-    temperature: float = Field(default=0.7, ge=0, le=5, description="0 takes the most probable token.")
+    temperature: float = Field(
+        default=0.7, ge=0, le=5, description="0, or less than 1e-6, takes the most probable token."
+    )
     top_k: int = Field(default=0, ge=0, le=1_000_000, description="0 = no limit.")
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, lt=1, description="Relative to the most probable token.")
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2, description="Per occurrence, of logits.")
     presence_penalty: float = Field(default=0.0, ge=-2, le=2, description="Once for each token used.")
     repetition_penalty: float = Field(
-        default=1.0, gt=0, le=5, description="Divides positive and multiplies negative logits of used tokens."
+        default=1.0,
+        ge=0.01,
+        le=5,
+        description="Divides positive and multiplies negative logits of used tokens.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Default and steered start from the same one.")
     stop: list[Stop] = Field(default_factory=list[str], max_length=8, description="Not part of the text.")

@@ -1,0 +1,1 @@
+"""Live requests against plain `transformers` and torch on the same machine, by turns."""
