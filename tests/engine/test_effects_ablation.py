@@ -220,6 +220,17 @@ def test_it_pauses_often_and_holds_nothing_while_it_waits(tiny: LanguageModel, t
     assert whole.kl == pytest.approx(plain.kl, abs=1e-5)
 
 
+def test_resampling_runs_no_block_above_the_features(tiny: LanguageModel, tmp_path: Path):
+    dictionary = make(tmp_path, tiny.shape, Hook("resid_post", 0))
+    runs: list[int] = []
+    handle = tiny.hf.model.layers[-1].register_forward_hook(lambda _m, _args, out: runs.append(1))
+    try:
+        run(tiny, dictionary, [1], method="resample", resample_tokens=(1, 40, 50, 60))
+    finally:
+        handle.remove()
+    assert len(runs) == 2, "with the features and without"
+
+
 class TestRefusals:
     def refused(
         self, model: LanguageModel, dictionary: Dictionary, error: type[EngineError], match: str, **plan: Any

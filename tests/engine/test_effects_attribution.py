@@ -214,7 +214,7 @@ class TestExactEffects:
         f = dictionary.sae.encode(stream_at(tiny, case.tokens, dictionary.hook))
         silent = (f == 0).all(0).nonzero().flatten()[:5].tolist()
         steps = exact_effects(tiny, [case], [dictionary], [FeatureKey(0, i) for i in silent])
-        next(steps)
+        assert [next(steps).phase, next(steps).phase] == ["clean run", "ablations"]
         with pytest.raises(StopIteration) as end:
             next(steps)
         assert end.value.value == [[0.0]] * 5

@@ -1,5 +1,7 @@
 """The decoder on the tiny model: parity with transformers, rows that join and leave, refusals, failures."""
 
+import itertools
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from interpedia_engine.errors import NoRoom, OutOfRange, WidthMismatch
 from interpedia_engine.generation import Decoder, GenerationRequest, Sampling
 from interpedia_engine.hooks import Hook
-from interpedia_engine.interventions import DirectionChange
+from interpedia_engine.interventions import DirectionChange, FeatureChange
 from interpedia_engine.models import LanguageModel
+from interpedia_engine.saes import load_sae, tiny_sae
 from tests.engine.generating import GREEDY, alone, hugging_face, prompt_of, run, tokens_of
 
 TEXTS = (
@@ -180,10 +183,24 @@ class TestJoiningAndLeaving:
         machine.step()
         (long,) = machine.admit([GenerationRequest((1, *range(10, 89)), 4, sampling=GREEDY)])
         (short,) = machine.admit([GenerationRequest((1, 5), 4, sampling=GREEDY)])
-        seen: list[set[int]] = [{event.row for event in machine.step()} for _ in range(12)]
-        assert all(running in rows for rows in seen)
-        assert short in seen[1]
-        assert next(number for number, rows in enumerate(seen) if long in rows) > 8
+        seen: list[set[int]] = [{event.row for event in machine.step()} for _ in range(30)]
+        # between two of its tokens there is one piece of the long prompt, or the short one
+        assert all(running in a | b for a, b in itertools.pairwise(seen))
+        first = {
+            row: next(number for number, rows in enumerate(seen) if row in rows) for row in (short, long)
+        }
+        assert first[short] <= 3
+        assert first[long] > 16
+
+    def test_who_joins_has_a_token_before_the_others_go_on(self, tiny: LanguageModel):
+        machine = decoder(tiny, prefill_tokens=8)
+        (running,) = machine.admit([requests(tiny, 40)[0]])
+        machine.step()
+        machine.step()
+        joining = machine.admit([GenerationRequest((1, 5, 6), 9, sampling=GREEDY)] * 3)
+        seen = [[event.row for event in machine.step()] for _ in range(4)]
+        # two prompts of three tokens go into eight, a third one would be too much
+        assert seen == [joining[:2], [running, *joining[:2]], [joining[2]], [running, *joining]]
 
     def test_dropped_rows_are_gone_at_once_wherever_they_are(self, tiny: LanguageModel):
         machine = decoder(tiny, prefill_tokens=8)
@@ -211,12 +228,12 @@ class TestFailures:
     def test_an_extreme_intervention_ends_its_own_row_only(self, tiny: LanguageModel, kind):
         width = 160 if kind == "mlp_post" else 64
         wild = DirectionChange(torch.ones(width), Hook(kind, 1), "add", 3e38, positions="generated")
-        wilder = DirectionChange(torch.full((width,), 1e30), Hook(kind, 0), "add", 1e30)
+        wilder = DirectionChange(torch.ones(width), Hook(kind, 0), "add", 3e38)
         good = requests(tiny, 20)
         asked = [
             good[0],
             GenerationRequest(good[1].prompt, 20, (wild,), GREEDY),
-            GenerationRequest(good[2].prompt, 20, (wilder,), Sampling(temperature=1.0)),
+            GenerationRequest(good[2].prompt, 20, (wilder, wilder), Sampling(temperature=1.0)),
             good[3],
         ]
         machine = decoder(tiny)
@@ -231,6 +248,44 @@ class TestFailures:
         # Their slots are clean for whoever comes next.
         for request, later in zip(good, run(machine, good), strict=True):
             assert tokens_of(later) == tokens_of(alone(tiny, request))
+
+    @pytest.mark.parametrize("case", ["padding", "moved prompt", "larger rectangle", "moved row"])
+    def test_numbers_that_are_not_finite_leave_with_their_row(self, tiny: LanguageModel, case: str):
+        """Wherever a row that failed has been: a masked NaN would end the row that comes there."""
+        poison = DirectionChange(torch.ones(64), Hook("resid_post", 0), "add", 3e38)
+        when = "generated" if case == "moved row" else "all"
+        ill = (replace(poison, positions=when),) * 2
+        short, long = (1, 40, 41, 42), (1, *range(10, 60))
+        machine = decoder(tiny, prefill_tokens=16 if case in ("moved prompt", "larger rectangle") else 256)
+        if case == "padding":
+            machine.admit([GenerationRequest(long, 4), GenerationRequest(short, 4, ill)])
+        elif case == "moved row":
+            machine.admit([GenerationRequest(short, 2), GenerationRequest(short, 4, ill)])
+        else:
+            machine.admit([GenerationRequest(long, 4, ill)])
+        failed = [event.finish for event in machine.step()]
+        if case == "moved prompt":
+            machine.admit([GenerationRequest(short, 4)] * 2)
+        elif case == "larger rectangle":
+            machine.admit([GenerationRequest(long[:40], 100)])
+        while "error" not in failed:
+            failed += [event.finish for event in machine.step()]
+        assert all(flat.isfinite().all() for pair in machine._cache._memory.values() for flat in pair)
+
+    @pytest.mark.parametrize("method", ["add", "clamp", "scale"])
+    @pytest.mark.parametrize("of_feature", [True, False])
+    def test_a_change_that_numbers_cannot_hold_is_refused(
+        self, tiny: LanguageModel, method, of_feature, tmp_path
+    ):
+        hook = Hook("resid_post", 1)
+        if of_feature:
+            sae = load_sae(tiny_sae(tmp_path, shape=tiny.shape, hook=hook))
+            change = FeatureChange(sae, hook, hook, 3, method, 1e40)
+        else:
+            change = DirectionChange(torch.ones(64), hook, method, 1e40)
+        with pytest.raises(OutOfRange, match=r"strength: 1e\+40 makes numbers of .*, the limit is 3.4e\+38"):
+            decoder(tiny).check(GenerationRequest((1, 2), 4, (change,)))
+        decoder(tiny).check(GenerationRequest((1, 2), 4, (replace(change, strength=1e30),)))
 
     def test_nothing_is_left_on_the_model(self, tiny: LanguageModel):
         run(decoder(tiny), requests(tiny, changes=(push(),)))

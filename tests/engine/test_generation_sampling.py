@@ -92,6 +92,25 @@ def test_a_row_that_is_not_finite_is_told_apart_from_its_mates():
     assert again == choices[3]
 
 
+def test_a_temperature_near_0_takes_the_most_probable_token():
+    logits = logits_of(1)
+    for temperature in (1e-5, 1e-7, 1e-37, 1e-38, 1e-40):
+        for others in ({}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}):
+            (choice,) = choose(logits[None], [Draws(Sampling(temperature, **others), PROMPT)])
+            assert choice is not None
+            assert choice.token == int(logits.argmax())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_penalties_past_what_a_float_holds_fail_the_row_alone(temperature: float):
+    logits = logits_of(1)
+    prompt = tuple(logits.topk(3).indices.tolist())
+    rows = [Draws(Sampling(temperature, repetition_penalty=value), prompt) for value in (1e-38, 1.2)]
+    failed, mate = choose(logits.expand(2, -1) * 100, rows)
+    assert failed is None
+    assert mate is not None
+
+
 class TestSeeds:
     def request(self, model: LanguageModel, **fields) -> GenerationRequest:
         return GenerationRequest(prompt_of(model, "the river"), 20, sampling=Sampling(**fields))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from interpedia_engine.errors import (
@@ -26,11 +27,22 @@ from interpedia_engine.errors import (
     WidthMismatch,
 )
 from interpedia_engine.hooks import Hook, ModelShape
-from interpedia_engine.saes import check_sae, load_sae, parse_config, read_header, tiny_sae
+from interpedia_engine.saes import check_sae, load_sae, loading, parse_config, read_header, tiny_sae
 
 SHAPE = ModelShape(4, 64, 160, 4, 16, 526, "llama")
 HOOK = Hook("resid_post", 2)
 WEIGHTS = "sae_weights.safetensors"
+
+
+def test_what_only_the_library_finds_wrong_is_refused_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise SafetensorError("invalid")
+
+    monkeypatch.setattr(loading, "load_file", refuse)
+    with pytest.raises(BadWeights, match="weights: cannot be read as safetensors"):
+        load_sae(folder)
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_yaml_and_objects_are_the_same():
         ("good", [], "template.good", "at least one answer"),
         ("good", [""], r"template.good\[0\]", "is empty"),
         ("good", " {A}", "template.good", "a list is needed"),
+        ("text", "{A}" * 65, "template.text", "mentions slots 65 times, more than 64"),
         ("good", [" x"] * 65, "template.good", "65 entries are more than 64"),
         (
             "bad",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 
-from interpedia_engine.effects import Dictionary, Pace, exact_effects, finish
+from interpedia_engine.effects import (
+    AttributionPlan,
+    Dictionary,
+    Pace,
+    attribute,
+    exact_effects,
+    finish,
+)
 from interpedia_engine.effects.cases import FeatureKey
 from interpedia_engine.errors import BadTemplate, MissingInput, OutOfRange
 from interpedia_engine.hooks import Hook
@@ -22,6 +30,7 @@ from interpedia_engine.templates import (
     render,
     search_template,
 )
+from interpedia_engine.templates.rendering import rendering
 from interpedia_engine.templates.report import wilson
 from tests.engine.effects_world import hooked_logits, make
 from tests.support.demo_model import REPO
@@ -137,8 +146,55 @@ class TestRendering:
 
     def test_a_prompt_past_the_context(self, tiny: LanguageModel):
         long = {"text": "{A}" + " zq" * 600, "good": [" bird"], "slots": {"A": {"values": ["a", "b"]}}}
-        with pytest.raises(BadTemplate, match="more tokens than the model's 512"):
+        with pytest.raises(BadTemplate, match="more than 512 tokens"):
             render(parse_template(long), tiny, n=2)
+
+    def test_prompts_may_be_kept_short(self, tiny: LanguageModel):
+        longest = max(len(one.case.tokens) for one in render(parse_template(TINY), tiny, n=4).prompts)
+        assert finish(rendering(parse_template(TINY), tiny, n=4, max_tokens=longest))
+        with pytest.raises(BadTemplate, match=f"more than {longest - 1} tokens"):
+            finish(rendering(parse_template(TINY), tiny, n=4, max_tokens=longest - 1))
+
+    def test_a_huge_prompt_is_not_even_tokenised(self, tiny: LanguageModel):
+        slots = {"A": {"values": ["a" * 200, "b" * 200]}}
+        with pytest.raises(BadTemplate, match="more than 8000 characters"):
+            render(parse_template({"text": "{A}" * 60, "good": [" bird"], "slots": slots}), tiny, n=2)
+
+    def test_a_draw_is_a_step(self, tiny: LanguageModel):
+        small = TINY | {"slots": {name: {"values": WORDS[:3]} for name in "ABC"}}
+        steps, n_steps = rendering(parse_template(small), tiny, n=64), 0
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                rendered = end.value
+                break
+            n_steps += 1
+        assert n_steps == len(rendered.prompts) + sum(rendered.rejected.values())
+
+    def test_roles_cover_every_token_that_shares_a_character(self, tiny: LanguageModel):
+        values = ["né€🜀x", " €", "🜀🜀", "bird"]
+        template = parse_template(
+            {
+                "text": "z{A}{B} q {A}",
+                "good": [" bird"],
+                "slots": {"A": {"values": values}, "B": {"values": values}},
+                "roles": {"first": "A#1", "b": "B", "again": "A#2"},
+            }
+        )
+        for prompt in render(template, tiny, n=8).prompts:
+            encoded = tiny.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
+            middle = prompt.text.index(" q ", 1)
+            a = prompt.text[middle + 3 :]
+            spans = {
+                "first": (1, 1 + len(a)),
+                "b": (1 + len(a), middle),
+                "again": (middle + 3, len(prompt.text)),
+            }
+            for role, (start, stop) in spans.items():
+                places = enumerate(encoded["offset_mapping"], start=1)
+                expected = tuple(i for i, (a, b) in places if a < stop and b > start)
+                assert prompt.roles[role] == expected
 
 
 @pytest.fixture(scope="module")
@@ -253,12 +309,36 @@ class TestSearch:
         assert found["agreement"] is None
         json.dumps(found, allow_nan=False)
 
+    def test_attributions_are_the_mean_of_each_prompts(self, tiny, dictionaries, doable, found):
+        totals: dict[FeatureKey, float] = {}
+        for prompt in render(parse_template(doable), tiny, n=6, seed=0).prompts:
+            plan = AttributionPlan(k=10**6, exact=0)
+            for one in finish(attribute(tiny, prompt.case, dictionaries, plan)).results:
+                totals[one.key] = totals.get(one.key, 0.0) + one.attribution
+        names = [dictionary.name for dictionary in dictionaries]
+        for one in found["features"]:
+            key = FeatureKey(names.index(one["sae"]), one["index"])
+            assert one["attribution"] == pytest.approx(totals[key] / 6, abs=1e-4)
+
+    def test_no_step_goes_through_all_prompts(self, tiny, dictionaries, doable):
+        steps = search_template(tiny, dictionaries, parse_template(doable), PLAN, Pace(block_tokens=10**9))
+        phases = Counter(progress.phase for progress in steps)
+        for phase in ("shortlist", "estimates", "ablations", "faithfulness", "report"):
+            assert phases[phase] >= PLAN.n, phase
+
+    def test_prompts_that_are_written_are_not_written_again(self, tiny, dictionaries, doable, found):
+        rendered = render(parse_template(doable), tiny, n=PLAN.n, seed=PLAN.seed)
+        plan = SearchPlan(n=PLAN.n, k=PLAN.k, controls=())
+        steps = search_template(tiny, dictionaries, parse_template(doable), plan, rendered=rendered)
+        assert next(steps).phase == "clean run"
+        assert finish(steps)["prompts"] == found["prompts"]
+
     def test_it_pauses_and_stops_when_told(self, tiny, dictionaries, doable):
         tokens = (1, 40, 50)
         clean = hooked_logits(tiny, tokens, [])
         steps = search_template(tiny, dictionaries, parse_template(doable), PLAN, Pace(block_tokens=64))
         phases = []
-        for _ in range(40):
+        for _ in range(80):
             phases.append(next(steps).phase)
             assert torch.equal(hooked_logits(tiny, tokens, []), clean)
         steps.close()

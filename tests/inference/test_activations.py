@@ -195,6 +195,17 @@ async def test_answers_say_what_they_were_computed_with(client: httpx.AsyncClien
     assert times.tokenize_ms + times.queue_ms + times.run_ms <= times.total_ms + 1
 
 
+async def test_bos_is_told_of_all_rows(client: httpx.AsyncClient) -> None:
+    async def told(**changes: Any) -> str:
+        return (await ask(client, features=at("1-res-std", 7), **changes)).provenance.bos
+
+    with_bos = "<|im_start|>the cat"
+    assert await told(texts=["the cat", with_bos]) == "prepended"
+    assert await told(texts=["the cat", "a"], prepend_bos=False) == "none"
+    assert await told(texts=[with_bos, "the cat"], prepend_bos=False) == "mixed"
+    assert await told(token_ids=[[1, 40], [40, 41]]) == "as_given"
+
+
 async def test_a_text_at_the_limit_is_read_and_one_over_is_not(client: httpx.AsyncClient) -> None:
     full = (await ask(client, token_ids=[[5] * 512], features=at("1-res-std", 7))).results[0]
     assert len(full.tokens) == 512

@@ -6,13 +6,16 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from interpedia_inference.admission import Admission, Cost, Ticket, admission
 from interpedia_inference.settings import InferenceSettings
+from interpedia_shared.problems import ClientGone
 from interpedia_shared.settings import DatabaseSettings
 from tests.inference.live_host import LiveHost, live_host
 from tests.support.live_world import LiveWorld
@@ -88,6 +91,57 @@ async def test_one_request_has_a_limit_of_its_own(small: Any) -> None:
         assert body["what"] == "bytes"
         assert body["value"] > body["limit"] == 200_000
         assert (await post(host, token_ids=[[5] * 100], texts=[])).status_code == 200
+
+
+async def test_effects_have_a_limit_of_their_own_and_all_their_texts_count(small: Any) -> None:
+    with small(max_request_tokens=150, max_effect_tokens=50) as host:
+        body = {
+            "model": "tiny",
+            "text": "the red cat",
+            "features": ["tiny/1-res-std/7"],
+            "method": "resample",
+        }
+        metric = {"good": [" river"], "bad": [" house"]}
+
+        async def ask(route: str, **changes: Any) -> httpx.Response:
+            async with httpx.AsyncClient(base_url=host.url, timeout=60, verify=False) as client:
+                return await client.post(f"/v1/{route}", json=changes)
+
+        for n, status in ((49, 200), (50, 422)):
+            answer = await ask("ablate", **{**body, "resample_text": " river" * n})
+            assert answer.status_code == status, answer.text
+        assert "the limit is 50" in answer.json()["detail"]
+        told = await ask("ablate", **{**body, "text": " river" * 49, "resample_text": " house" * 49})
+        assert refused(told, 413, "too-large")["value"] == 3 * 50 + 50
+        wanted = {"model": "tiny", "saes": ["1-res-std"], "metric": metric, "text": " river" * 50}
+        assert "the limit is 50" in refused(await ask("attribute", **wanted), 422, "too-long")["detail"]
+        assert (await post(host, token_ids=[[5] * 60], texts=[])).status_code == 200
+
+
+async def test_the_wait_is_learnt_from_what_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generated tokens take longer than those that are read: 100 of them 20 s here."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(admission, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    queue = Admission(InferenceSettings())
+
+    def enter(tokens: int) -> Ticket:
+        ticket = queue.enter("/v1/steer", None)
+        queue.charge(ticket, Cost(tokens=tokens))
+        return ticket
+
+    for _ in range(40):
+        ticket = enter(100)
+        clock.now += 20.0
+        queue.leave(ticket)
+        clock.now += 1_000.0  # nobody is in: that says nothing
+    waiting = [enter(100), enter(50)]
+    assert 28 <= queue.wait_s() <= 31
+    gone = enter(1_000)
+    gone.end(ClientGone())
+    queue.leave(gone)  # was not answered
+    assert 28 <= queue.wait_s() <= 31
+    for one in waiting:
+        queue.leave(one)
 
 
 async def test_a_deadline_ends_the_wait_and_frees_the_slot(host: LiveHost) -> None:

@@ -30,9 +30,7 @@ PROMPT = (1, 40, 41, 42)
 
 @pytest.fixture
 async def compute() -> AsyncIterator[Compute]:
-    compute = Compute(
-        InferenceSettings(torch_threads=1, activation_cache_bytes=0), lambda tokens, seconds: None
-    )
+    compute = Compute(InferenceSettings(torch_threads=1, activation_cache_bytes=0))
     compute.start(tiny_model())
     yield compute
     await compute.stop()
@@ -97,7 +95,7 @@ async def test_equal_texts_run_once(compute: Compute, ticket: Ticket) -> None:
 async def test_texts_asked_for_again_are_remembered_within_bounds(ticket: Ticket) -> None:
     size = 3 * 64 * 4
     settings = InferenceSettings(torch_threads=1, activation_cache_bytes=5 * size)
-    compute = Compute(settings, lambda tokens, seconds: None)
+    compute = Compute(settings)
     compute.start(tiny_model())
     try:
         counter = TOKENS.labels("read")._value
@@ -270,7 +268,7 @@ async def test_one_output_may_end_before_the_other(compute: Compute, ticket: Tic
 
 async def test_outputs_that_never_fit_are_refused_and_others_wait_their_turn(ticket: Ticket) -> None:
     settings = InferenceSettings(torch_threads=1, max_rows=2, max_cache_tokens=64)
-    compute = Compute(settings, lambda tokens, seconds: None)
+    compute = Compute(settings)
     compute.start(tiny_model())
     try:
         with pytest.raises(OutOfRange):
@@ -288,7 +286,7 @@ async def test_outputs_that_never_fit_are_refused_and_others_wait_their_turn(tic
 
 
 async def test_who_waits_when_it_stops_is_told(ticket: Ticket) -> None:
-    compute = Compute(InferenceSettings(torch_threads=1), lambda tokens, seconds: None)
+    compute = Compute(InferenceSettings(torch_threads=1))
     compute.start(tiny_model())
     released = held(compute)
     reading = asyncio.create_task(compute.read(raw(1, 50), ticket))

@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from interpedia_inference.settings import InferenceSettings
 from interpedia_shared.db.models import Account
 from interpedia_shared.db.session import Database
 from interpedia_shared.jobs import JobOut, TaskSpec, cancel_job, create_job
+from interpedia_shared.settings import DatabaseSettings
+from tests.inference.live_host import LiveHost, live_host
 from tests.support.jobs import until_state
 from tests.support.live_world import LiveWorld
 
@@ -92,6 +95,35 @@ async def test_what_cannot_be_searched_is_refused_at_once(
     assert fact in problem["detail"]
     if field is not None:
         assert problem["errors"][0]["field"].startswith(field)
+
+
+def test_a_search_has_a_limit_of_its_own(
+    world: LiveWorld, live_settings: DatabaseSettings, host_settings: dict[str, Any]
+) -> None:
+    settings = InferenceSettings(**{**host_settings, "max_search_bytes": 300_000, "max_effect_tokens": 40})
+    with live_host(settings, live_settings) as small, httpx.Client(base_url=small.url, timeout=60) as client:
+        small.wait_until("ready")
+        assert client.post("/v1/prompt-search", json=request(n=2)).status_code == 200
+        answer = client.post("/v1/prompt-search", json=request(n=24))
+        assert answer.status_code == 413, answer.text
+        problem = answer.json()
+        assert (problem["what"], problem["limit"]) == ("bytes", 300_000)
+        assert problem["value"] > 300_000
+        long = {**OWN, "text": " cat" * 40 + OWN["text"]}
+        answer = client.post("/v1/prompt-search", json=request(template=long))
+        assert answer.status_code == 422
+        assert "more than 40 tokens" in answer.json()["detail"]
+
+
+async def test_the_job_keeps_to_the_limit_as_well(
+    host: LiveHost, live_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host may have been asked, with other limits."""
+    settings = host.reception.settings.model_copy(update={"max_search_bytes": 300_000})
+    monkeypatch.setattr(host.reception, "settings", settings)
+    job = await ended(live_database, await begin(live_database, request(n=24)))
+    assert job.state == "failed"
+    assert "the limit is 300000" in json.dumps(job.error)
 
 
 async def begin(database: Database, body: dict[str, Any]) -> uuid.UUID:

@@ -12,6 +12,7 @@ import pytest
 
 from interpedia_inference.metrics import SAE_LOADS
 from interpedia_inference.settings import InferenceSettings
+from interpedia_inference.shelf import saes
 from interpedia_shared.settings import DatabaseSettings
 from tests.inference.live_host import LiveHost, live_host
 from tests.support.live_world import LiveWorld
@@ -85,6 +86,18 @@ async def test_one_load_serves_all_who_ask(crowded: LiveHost) -> None:
     answers = await asyncio.gather(*(post(crowded, "1-res-std") for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
     assert loads() - before == 1
+
+
+async def test_a_load_that_breaks_is_tried_again(crowded: LiveHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+
+        def crash(*_args: Any) -> None:
+            raise KeyError("nobody thought of this")
+
+        broken.setattr(saes, "load_sae", crash)
+        assert (await post(crowded, "1-res-std")).status_code == 500
+    assert crowded.capabilities()["saes_loaded"] == []
+    assert (await post(crowded, "1-res-std")).status_code == 200
 
 
 async def test_a_load_that_fails_is_said_and_tried_again(

@@ -222,11 +222,20 @@ async def test_an_intervention_that_breaks_the_model_is_refused_and_its_mates_go
     client: httpx.AsyncClient,
 ) -> None:
     plain = await steer(client, max_new_tokens=32)
-    wild = {**VECTOR, "vector": [3e38] * 64, "method": "add", "strength": 1e6}
+    wild = {**VECTOR, "vector": [3e38] * 64, "method": "add", "strength": 1.0}
     broken, mate = await asyncio.gather(
-        client.post("/v1/steer", json=request(max_new_tokens=32, interventions=[wild])),
+        client.post("/v1/steer", json=request(max_new_tokens=32, interventions=[wild] * 2)),
         steer(client, max_new_tokens=32),
     )
     assert broken.status_code == 422
     assert broken.json()["errors"][0]["field"] == "#/interventions"
     assert mate["steered"] == plain["steered"]
+
+
+async def test_a_change_that_numbers_cannot_hold_names_its_strength(client: httpx.AsyncClient) -> None:
+    wild = {**VECTOR, "vector": [3e38] * 64, "method": "add", "strength": 1e6}
+    answer = await client.post("/v1/steer", json=request(interventions=[VECTOR, wild]))
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "#/interventions/1/strength"
+    assert "the limit is 3.4e+38" in error["detail"]

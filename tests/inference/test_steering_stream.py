@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.inference.live_host import LiveHost
 from tests.support.live_world import LiveWorld
 
 ADD = {"sae": "1-res-std", "feature": 5, "method": "add", "strength": 2.0}
@@ -94,21 +95,36 @@ async def test_what_refuses_a_request_has_its_own_status(
 
 
 async def test_a_failure_in_the_middle_is_an_error_event(client: httpx.AsyncClient) -> None:
-    wild = {"vector": [3e38] * 64, "hook": "blocks.1.hook_resid_post", "strength": 1e6}
-    events = await stream(client, interventions=[{**wild, "positions": "generated"}], outputs=["steered"])
+    wild = {"vector": [3e38] * 64, "hook": "blocks.1.hook_resid_post"}
+    events = await stream(client, interventions=[{**wild, "positions": "generated"}] * 2, outputs=["steered"])
     assert [name for name, _ in events] == ["start", "token", "error"]
     problem = events[-1][1]
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "#/interventions")
     assert problem["instance"] == "/v1/steer"
 
 
-async def test_the_deadline_ends_a_stream_with_its_problem(client: httpx.AsyncClient) -> None:
-    long = {"max_new_tokens": 480, "temperature": 0.0, "repetition_penalty": 5.0, "deadline_s": 0.3}
-    answer = await client.post("/v1/steer", json=request(**long))
-    if answer.status_code == 504:  # not even the first token came in time
-        return
-    name, data = [event async for event in events_of(answer)][-1]
-    assert (name, data["status"]) == ("error", 504)
+async def test_the_stream_begins_before_there_is_a_token(client: httpx.AsyncClient, host: LiveHost) -> None:
+    with host.held():
+        async with client.stream("POST", "/v1/steer", json=request()) as response:
+            name, start = await anext(events_of(response))
+            assert (name, start["outputs"]) == ("start", ["default", "steered"])
+    assert (await stream(client, max_new_tokens=1))[-1][0] == "done"  # who hung up while waiting left nothing
+
+
+async def test_what_fails_at_the_prompt_is_an_error_event(client: httpx.AsyncClient) -> None:
+    wild = {"vector": [3e38] * 64, "hook": "blocks.1.hook_resid_post"}
+    events = await stream(client, interventions=[wild] * 2, outputs=["steered"])
+    assert [name for name, _ in events] == ["start", "error"]
+    assert events[-1][1]["status"] == 422
+    whole = await client.post("/v1/steer", json=request(interventions=[wild] * 2, stream=False))
+    assert whole.status_code == 422
+
+
+async def test_the_deadline_ends_a_stream_with_its_problem(client: httpx.AsyncClient, host: LiveHost) -> None:
+    with host.held():
+        events = await stream(client, deadline_s=0.3)
+    assert [name for name, _ in events] == ["start", "error"]
+    assert events[-1][1]["status"] == 504
 
 
 async def gauge(client: httpx.AsyncClient, name: str) -> float:

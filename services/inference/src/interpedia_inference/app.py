@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Route
 
@@ -35,6 +36,8 @@ from interpedia_shared.health import database_check
 from interpedia_shared.jobs import Handler
 from interpedia_shared.settings import DatabaseSettings
 
+log = structlog.get_logger(__name__)
+
 DESCRIPTION = (
     "One language model and its SAEs in memory: activations, top features, steering, ablation, attribution, "
     "prompt search, the logit lens. The gateway checks who may see what; this service is not for the public."
@@ -45,7 +48,7 @@ def create_app(settings: InferenceSettings, database_settings: DatabaseSettings)
     """Build the service around one database, one model and one data folder."""
     database = Database(database_settings)
     admission = Admission(settings)
-    compute = Compute(settings, admission.worked)
+    compute = Compute(settings)
     host = ModelHost(database, settings, compute.start)
     shelf = SAEShelf(database, settings)
     reception = Reception(
@@ -69,6 +72,7 @@ def create_app(settings: InferenceSettings, database_settings: DatabaseSettings)
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         del app
         running = asyncio.create_task(lifetime.run())
+        running.add_done_callback(_log_end)
         yield
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -87,6 +91,12 @@ def create_app(settings: InferenceSettings, database_settings: DatabaseSettings)
     app.state.database = database
     app.state.reception = reception
     return app
+
+
+def _log_end(running: asyncio.Task[None]) -> None:
+    """What runs beside the routes ends by being cancelled; anything else must not go unseen."""
+    if not running.cancelled() and (error := running.exception()) is not None:
+        log.critical("lifetime_ended", exc_info=error)
 
 
 def _live_routers(reception: Reception) -> list[APIRouter]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import structlog
+
 from interpedia_inference.hosts.heartbeat import Heartbeat
 from interpedia_inference.visits.reception import Reception
 from interpedia_shared.jobs import Handler, Worker
 from interpedia_shared.problems import Unavailable
 from interpedia_shared.settings import DatabaseSettings
+
+log = structlog.get_logger(__name__)
+
+RESTART_S = 10.0
 
 
 def queue_name(model: str) -> str:
@@ -55,8 +61,16 @@ class Lifetime:
         await self._reception.compute.stop()
 
     async def _serve(self) -> None:
+        """Load the model, then take jobs. A worker that fails is begun anew."""
         await self._reception.host.run()
         model = self._reception.settings.model
-        if self._handlers and model is not None:
+        while self._handlers and model is not None and not self._stop.is_set():
             worker = Worker(self._database_settings, self._handlers, queue=queue_name(model))
-            await worker.run(self._stop)
+            try:
+                await worker.run(self._stop)
+            except Exception as error:  # noqa: BLE001 (the registry is kept fresh whatever the worker does)
+                self._log_crash(error)
+                await asyncio.sleep(RESTART_S)
+
+    def _log_crash(self, error: Exception) -> None:
+        log.error("worker_failed", retry_after_s=RESTART_S, exc_info=error)

@@ -16,6 +16,9 @@ GIB = 1 << 30
 class InferenceSettings(ServiceSettings):
     """What every service has, the model that this host serves, and how much of it one may ask for."""
 
+    max_body_bytes: PositiveInt = Field(
+        default=4 * MIB, description="Largest request body taken: parsing it keeps everybody else waiting."
+    )
     port: int = Field(default=8001, ge=1, le=65535, description="Port to listen on.")
     advertise_url: str | None = Field(
         default=None, description="Where the gateway reaches this host; by default host and port."
@@ -47,7 +50,16 @@ class InferenceSettings(ServiceSettings):
     )
     max_request_tokens: PositiveInt = Field(default=16_384, description="Tokens of one request.")
     max_text_tokens: PositiveInt = Field(
-        default=4_096, description="Tokens of one text; the model's context when that is smaller."
+        default=4_096,
+        description="Tokens of one text, which is one uninterrupted pass; at most the model's context.",
+    )
+    max_effect_tokens: PositiveInt = Field(
+        default=1_024,
+        description="Tokens of a text that is ablated, attributed or searched: several whole passes, one of "
+        "them backwards.",
+    )
+    max_search_bytes: PositiveInt = Field(
+        default=1 * GIB, description="Estimated memory of the prompt search that runs, beside the requests'."
     )
     max_new_tokens: PositiveInt = Field(default=1_024, description="Generated tokens of one output.")
     max_answer_values: PositiveInt = Field(default=2_000_000, description="Numbers in one answer.")
@@ -56,10 +68,14 @@ class InferenceSettings(ServiceSettings):
     )
 
     max_batch_tokens: PositiveInt = Field(
-        default=512, description="Tokens, padding included, of one forward pass of several texts."
+        default=1024, description="Tokens, padding included, of one forward pass of several texts."
     )
     batch_overhead_tokens: NonNegativeInt = Field(
         default=16, description="What starting a forward pass costs, in tokens of running it."
+    )
+    max_prompt_tokens: PositiveInt = Field(
+        default=128,
+        description="Tokens of prompts, about, run between two tokens of outputs that are being generated.",
     )
     max_rows: PositiveInt = Field(default=16, description="Outputs generated at the same time.")
     max_cache_tokens: PositiveInt = Field(

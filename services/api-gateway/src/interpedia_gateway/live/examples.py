@@ -48,7 +48,7 @@ SERVED: dict[str, Any] = {
     },
     "detail": None,
 }
-TOKENIZE = _answer(**_TOKENS, count=4, limit=2048)
+TOKENIZE = _answer(**_TOKENS, count=4, limit=2048, is_cut=False)
 ACTIVATIONS = _answer(
     _SOURCE,
     results=[

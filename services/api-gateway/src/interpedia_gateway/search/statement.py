@@ -24,21 +24,15 @@ SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
     set_config('hnsw.ef_search', :ef_search, true),
     set_config('hnsw.max_scan_tuples', '40000', true),
     set_config('jit', 'off', true),
-    set_config('work_mem', '64MB', true),
     -- planning takes longer than running, for the 64 partitions of `feature`: once a connection and statement
     set_config('plan_cache_mode', 'force_generic_plan', true),
-    -- few rows pass a filter; the plan, made without its value, cannot know
-    set_config('enable_seqscan', :seqscan, true)
+    -- without the filters' values the planner cannot know how many rows pass: it is told which way to go
+    set_config('enable_seqscan', :seqscan, true),
+    set_config('enable_sort', :sort, true)
 """
 FEW = 30_000
 """While no more explanations than this pass the filters, comparing all beats following the graph."""
 _ESTIMATE = "EXPLAIN SELECT FROM explanation e WHERE e.embedding_model IS NOT NULL{filters}"
-
-_ALLOWED = """
-allowed AS MATERIALIZED (
-    SELECT e.sae_id, e.feature_idx, e.id, e.best_score, e.words, e.embedding, e.embedding_model
-    FROM explanation e WHERE true{filters}
-)"""
 
 _NEAR = """
 near AS (
@@ -46,9 +40,9 @@ near AS (
         row_number() OVER (ORDER BY distance, id) AS place
     FROM (
         SELECT e.sae_id, e.feature_idx, e.id, e.embedding <=> CAST(:vector AS halfvec(384)) AS distance
-        FROM {source} e
+        FROM explanation e
         WHERE e.embedding_model = :embedding_model{filters}
-        ORDER BY e.embedding <=> CAST(:vector AS halfvec(384)) LIMIT {candidates}
+        ORDER BY (e.embedding <=> CAST(:vector AS halfvec(384))){unordered} LIMIT {candidates}
     ) nearest
 )"""
 _WORDS = """
@@ -59,7 +53,7 @@ words AS (
         SELECT sae_id, feature_idx, id, best_score,
             ts_rank_cd(words, websearch_to_tsquery('english', :query), 1) AS relevance
         FROM (
-            SELECT e.sae_id, e.feature_idx, e.id, e.best_score, e.words FROM {source} e
+            SELECT e.sae_id, e.feature_idx, e.id, e.best_score, e.words FROM explanation e
             WHERE e.words @@ websearch_to_tsquery('english', :query){filters} LIMIT {word_candidates}
         ) capped
         ORDER BY relevance DESC, best_score DESC NULLS LAST, id LIMIT {candidates}
@@ -150,7 +144,8 @@ class Asked:
 
     def settings(self) -> dict[str, str]:
         """Parameters of `SETTINGS`."""
-        return {"ef_search": str(2 * self.candidates), "seqscan": "off" if self.compares_all else "on"}
+        seqscan, sort = ("off", "on") if self.compares_all else ("on", "off")
+        return {"ef_search": str(4 * self.candidates), "seqscan": seqscan, "sort": sort}
 
 
 def estimate_statement(narrowed: Narrowed) -> tuple[str, dict[str, Any]] | None:
@@ -171,16 +166,14 @@ def search_statement(asked: Asked, narrowed: Narrowed) -> tuple[str, dict[str, A
     places, values = _places(narrowed)
     values |= said_values | shown_values | {"limit": asked.limit}
     tables, lists = [places], []
-    source, length = {"source": "explanation", "filters": said}, {"candidates": asked.candidates}
-    if asked.compares_all:
-        tables.append(_ALLOWED.format(filters=said))
-        source = {"source": "allowed", "filters": ""}
+    length = {"candidates": asked.candidates}
     if asked.vector is not None:
-        tables.append(_NEAR.format(**source, **length))
+        # no index has the order of a sum
+        tables.append(_NEAR.format(filters=said, unordered=" + 0" * asked.compares_all, **length))
         lists.append("near")
         values |= {"vector": asked.vector.literal(), "embedding_model": asked.vector.model}
     if asked.query is not None:
-        tables.append(_WORDS.format(**source, **length, word_candidates=WORD_CANDIDATES))
+        tables.append(_WORDS.format(filters=said, **length, word_candidates=WORD_CANDIDATES))
         lists.append("words")
         values["query"] = asked.query
     for number, (tokenizer, ids) in enumerate(asked.token_ids.items()):
@@ -214,7 +207,10 @@ def _explanation_filters(narrowed: Narrowed) -> tuple[str, dict[str, Any]]:
     """Conditions on a row `e` of `explanation`."""
     values: dict[str, Any] = {}
     if narrowed.sae_ids is not None:
-        found = [" AND e.sae_id = ANY(CAST(:sae_ids AS bigint[]))"]
+        # of a list the planner expects ten, of one SAE it knows better
+        one = " AND e.sae_id = (CAST(:sae_ids AS bigint[]))[1]"
+        many = " AND e.sae_id = ANY(CAST(:sae_ids AS bigint[]))"
+        found = [one if len(narrowed.sae_ids) == 1 else many]
         values["sae_ids"] = narrowed.sae_ids
     else:  # the hidden ones are few, and all others many
         found = [

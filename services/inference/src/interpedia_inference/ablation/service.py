@@ -30,11 +30,12 @@ async def ablate_features(visit: Visit, body: AblateRequest) -> AblateOut:
             that is not known.
         Problem: see `Visit`.
     """
-    tokens = await visit.tokenize(body.text, prepend_bos=body.prepend_bos, field="#/text")
-    resample = None
+    limit = visit.max_effect_tokens
+    tokens = await visit.tokenize(body.text, prepend_bos=body.prepend_bos, field="#/text", limit=limit)
+    resample: tuple[int, ...] | None = None
     if body.resample_text is not None:
         other = await visit.tokenize(
-            body.resample_text, prepend_bos=body.prepend_bos, field="#/resample_text"
+            body.resample_text, prepend_bos=body.prepend_bos, field="#/resample_text", limit=limit
         )
         resample = tuple(other.ids)
     check_positions(body.positions or (), len(tokens.ids))
@@ -54,6 +55,7 @@ async def ablate_features(visit: Visit, body: AblateRequest) -> AblateOut:
         k=body.k,
     )
     cost = effect_cost(visit.model, len(tokens.ids), list(held.values()), passes=3)
+    cost += effect_cost(visit.model, len(resample or ()), list(held.values()), passes=1)
     visit.charge(cost)
     result = await visit.call(lambda: ablate(visit.model, tokens.ids, ablated, plan), work=cost.tokens)
     return await asyncio.to_thread(_written, visit, _Read(body, tokens, list(held.values())), result)

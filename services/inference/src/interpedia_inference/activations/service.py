@@ -25,6 +25,7 @@ from interpedia_inference.compute.contract import (
 from interpedia_inference.shelf.held import HeldSAE
 from interpedia_inference.visits.visit import Tokens, Visit
 from interpedia_shared.contracts.live.activations import ActivationsRequest
+from interpedia_shared.contracts.live.requests import Bos
 from interpedia_shared.problems import Invalid, TooLarge
 
 
@@ -63,7 +64,7 @@ async def read_activations(visit: Visit, body: ActivationsRequest) -> bytes:
     visit.check()
     tail = {
         "timings": visit.timings().model_dump_json(),
-        "provenance": visit.provenance(bos=texts[0].has_bos, saes=held.values()).model_dump_json(),
+        "provenance": visit.provenance(bos=_bos(body, texts), saes=held.values()).model_dump_json(),
     }
     members = ",".join(f'"{name}":{value}' for name, value in tail.items())
     return b'{"results":[' + b",".join(written) + b"]," + members.encode() + b"}"
@@ -78,6 +79,15 @@ async def _tokens(visit: Visit, body: ActivationsRequest) -> list[Tokens]:
         await visit.tokenize(text, prepend_bos=body.prepend_bos, field=f"#/texts/{number}")
         for number, text in enumerate(body.texts)
     ]
+
+
+def _bos(body: ActivationsRequest, texts: Sequence[Tokens]) -> Bos:
+    if body.token_ids:
+        return "as_given"
+    found = {text.has_bos for text in texts}
+    if len(found) > 1:
+        return "mixed"
+    return "prepended" if found == {True} else "none"
 
 
 def _plan(visit: Visit, body: ActivationsRequest, held: dict[str, HeldSAE]) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from interpedia_inference.admission.cost import Cost
 from interpedia_inference.admission.ticket import Ticket
@@ -13,17 +14,18 @@ from interpedia_shared.problems import Busy, Problem, TooLarge, Unavailable
 _MAX_WAIT_S = 60
 _FIRST_GUESS = 200.0
 """Tokens per second until something was measured: a small model on one core."""
-_MEMORY_OF_RATE = 0.8
+_MEMORY_OF_RATE = 0.9
 
 
 class Admission:
-    """Keeps account of the requests that wait or run. Event loop only, but for `worked`."""
+    """Keeps account of the requests that wait or run. Event loop only."""
 
     def __init__(self, settings: InferenceSettings) -> None:
         self._settings = settings
         self._tickets: set[Ticket] = set()
         self._held = Cost()
-        self._rate = _FIRST_GUESS
+        self._done_tokens, self._busy_s = _FIRST_GUESS, 1.0
+        self._seen = 0.0
         self._closed = False
 
     @property
@@ -74,9 +76,11 @@ class Admission:
 
     def leave(self, ticket: Ticket) -> None:
         """The request is answered, refused or gone."""
+        was_over = ticket.is_over
         ticket.close()
         if ticket in self._tickets:
             self._tickets.remove(ticket)
+            self._learn(0 if was_over else ticket.cost.tokens)
             self._held = Cost(self._held.tokens - ticket.cost.tokens, self._held.bytes - ticket.cost.bytes)
             QUEUE_DEPTH.set(len(self._tickets))
             QUEUE_TOKENS.set(self._held.tokens)
@@ -87,16 +91,24 @@ class Admission:
         for ticket in list(self._tickets):
             ticket.end(problem)
 
-    def worked(self, tokens: int, seconds: float) -> None:
-        """Learn the host's speed; called by the compute thread."""
-        if seconds > 0 and tokens > 0:
-            self._rate = _MEMORY_OF_RATE * self._rate + (1 - _MEMORY_OF_RATE) * tokens / seconds
-
     def wait_s(self) -> int:
         """Seconds that what is in will take, at the present speed."""
-        return max(1, min(_MAX_WAIT_S, math.ceil(self._held.tokens / max(self._rate, 1.0))))
+        rate = self._done_tokens / self._busy_s
+        return max(1, min(_MAX_WAIT_S, math.ceil(self._held.tokens / max(rate, 1.0))))
+
+    def _learn(self, tokens: int) -> None:
+        """Count what was answered since the last request left, and the time that it took.
+
+        Tokens that are generated, ablated or only read take different times; what counts is the mixture.
+        """
+        now = time.perf_counter()
+        self._done_tokens = _MEMORY_OF_RATE * self._done_tokens + tokens
+        self._busy_s = _MEMORY_OF_RATE * self._busy_s + now - self._seen
+        self._seen = now
 
     def _keep(self, ticket: Ticket) -> Ticket:
+        if not self._tickets:
+            self._seen = time.perf_counter()
         self._tickets.add(ticket)
         QUEUE_DEPTH.set(len(self._tickets))
         return ticket

@@ -41,6 +41,11 @@ class Ticket:
             self._timer = self._loop.call_later(limit_s, self._expire, limit_s)
 
     @property
+    def has_deadline(self) -> bool:
+        """Whether somebody waits for it; a job's work has none."""
+        return self._timer is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more may be begun for it."""
         return self._over is not None

@@ -26,7 +26,8 @@ async def attribute_metric(visit: Visit, body: AttributeRequest) -> AttributeOut
             or an answer that would be too large.
         Problem: see `Visit`.
     """
-    tokens = await visit.tokenize(body.text, prepend_bos=body.prepend_bos, field="#/text")
+    limit = visit.max_effect_tokens
+    tokens = await visit.tokenize(body.text, prepend_bos=body.prepend_bos, field="#/text", limit=limit)
     n_tokens = len(tokens.ids)
     if body.k * n_tokens > MAX_VALUES:
         raise over_limit("#/k", "k × tokens", limit=MAX_VALUES, value=body.k * n_tokens)
@@ -54,7 +55,12 @@ def _passes(body: AttributeRequest) -> int:
 async def _corrupt(visit: Visit, body: AttributeRequest, n_tokens: int) -> tuple[int, ...] | None:
     if body.corrupt_text is None:
         return None
-    corrupt = await visit.tokenize(body.corrupt_text, prepend_bos=body.prepend_bos, field="#/corrupt_text")
+    corrupt = await visit.tokenize(
+        body.corrupt_text,
+        prepend_bos=body.prepend_bos,
+        field="#/corrupt_text",
+        limit=visit.max_effect_tokens,
+    )
     if len(corrupt.ids) != n_tokens:
         raise Invalid.field(
             "#/corrupt_text",

@@ -15,7 +15,7 @@ from interpedia_inference.compute.delivery import Delivery
 from interpedia_inference.compute.generating import Group
 from interpedia_inference.compute.reads import ReadEntry
 from interpedia_inference.compute.stream import GenerationStream
-from interpedia_inference.compute.worker import ComputeThread, Worked
+from interpedia_inference.compute.worker import ComputeThread
 from interpedia_inference.settings import InferenceSettings
 from interpedia_shared.problems import HostNotReady
 
@@ -27,12 +27,10 @@ class Compute:
 
     Args:
         settings: Sizes of batches, threads.
-        worked: Told the tokens and seconds of forward passes, on the compute thread.
     """
 
-    def __init__(self, settings: InferenceSettings, worked: Worked) -> None:
+    def __init__(self, settings: InferenceSettings) -> None:
         self._settings = settings
-        self._worked = worked
         self._running: ComputeThread | None = None
 
     @property
@@ -49,7 +47,7 @@ class Compute:
     def start(self, model: LanguageModel) -> None:
         """Begin to compute with a model."""
         delivery = Delivery(asyncio.get_running_loop())
-        self._running = ComputeThread(model, self._settings, delivery=delivery, worked=self._worked)
+        self._running = ComputeThread(model, self._settings, delivery=delivery)
         self._delivery = delivery
         self._running.start()
 

@@ -72,7 +72,7 @@ class Generating:
             group.unwanted.add(index)
 
     def turn(self) -> list[Ticket]:
-        """Compute one token of every row, and return the tickets it was for."""
+        """Compute prompts or one token of every row, and return the tickets it was for."""
         for group in {id(group): group for group in self._running.values()}.values():
             if group.ticket.is_over:
                 self.drop(group)
@@ -95,7 +95,7 @@ class Generating:
             self._model,
             max_rows=settings.max_rows,
             max_total_tokens=settings.max_cache_tokens,
-            prefill_tokens=settings.max_batch_tokens,
+            prefill_tokens=settings.max_prompt_tokens,
         )
 
     def _admit(self) -> None:

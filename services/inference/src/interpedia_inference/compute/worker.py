@@ -31,8 +31,6 @@ _WEIGHTS = {"read": 1.0, "generate": 1.0, "call": 1.0, "background": 0.25}
 _SHARED_FRACTION = 4
 """A forward pass for reading is cut to this fraction of its size while rows are being generated."""
 
-Worked = Callable[[int, float], None]
-
 
 class ComputeThread:
     """Runs slices of work until stopped. `submit` may be called on any thread; the rest is the thread's own.
@@ -41,15 +39,11 @@ class ComputeThread:
         model: What it computes with.
         settings: Sizes of batches, threads.
         delivery: Where results go.
-        worked: Told the tokens and seconds of each forward pass for reading.
     """
 
-    def __init__(
-        self, model: LanguageModel, settings: InferenceSettings, *, delivery: Delivery, worked: Worked
-    ) -> None:
+    def __init__(self, model: LanguageModel, settings: InferenceSettings, *, delivery: Delivery) -> None:
         self._settings = settings
         self._delivery = delivery
-        self._worked = worked
         self._modules: list[Any] = list(model.hf.modules())
         self._reads = ReadQueue(settings.batch_overhead_tokens)
         self._reader = Reader(model, KeptActivations(settings.activation_cache_bytes))
@@ -185,7 +179,6 @@ class ComputeThread:
         self._reader.run(batch)
         finished = time.perf_counter()
         self._reads.served(batch, now=finished, seconds=finished - started)
-        self._worked(sum(len(entry.ids) for entry in batch), finished - started)
         return list({id(entry.ticket): entry.ticket for entry in batch}.values())
 
     def _count_hooks(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from interpedia_engine.effects import Progress
 from interpedia_engine.templates import SearchPlan, search_template
 from interpedia_inference.effects import dictionary_of
-from interpedia_inference.prompt_search.service import read_template
+from interpedia_inference.prompt_search.service import read_template, write_prompts
 from interpedia_inference.visits.reception import Reception
 from interpedia_inference.visits.visit import Visit
 from interpedia_shared.contracts.live.effects import PromptSearchRequest
@@ -56,10 +56,10 @@ class PromptSearch:
             held = await visit.borrow(body.saes_named())
             saes = list(held.values())
             dictionaries = [dictionary_of(sae) for sae in saes]
+            rendered = await write_prompts(visit, body, template, saes)
             result = await visit.call(
-                lambda: search_template(visit.model, dictionaries, template, plan),
+                lambda: search_template(visit.model, dictionaries, template, plan, rendered=rendered),
                 progress=report,
-                is_background=True,
             )
             provenance = visit.provenance(bos=visit.model.bos_id is not None, saes=saes)
         found: JSON = storable({**result, "provenance": provenance.model_dump(mode="json")})

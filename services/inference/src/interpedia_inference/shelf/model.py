@@ -32,7 +32,7 @@ class ModelHost:
     Args:
         database: Where it is registered.
         settings: Which model, how.
-        on_ready: Called on the event loop with the loaded model.
+        on_ready: Called on the event loop with the loaded model; what it raises counts as a failed load.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class ModelHost:
         self.state, self.detail = "loading", "Its weights are being loaded."
         log.info("model_loading", model=self._settings.model)
         try:
-            self._model = await asyncio.to_thread(self._read, source)
+            model = await asyncio.to_thread(self._read, source)
+            self._on_ready(model)
         except EngineError as error:
             self._fail(f"{error.field}: {error.detail}")
             return False
@@ -122,7 +123,7 @@ class ModelHost:
             self._log_crash(error)
             self._fail(f"{type(error).__name__} while loading; the log has the details.")
             return False
-        self._on_ready(self._model)
+        self._model = model
         self.state, self.detail = "ready", None
         log.info("model_ready", model=self._settings.model)
         return True

@@ -189,9 +189,12 @@ class SAEShelf:
         started = time.perf_counter()
         try:
             sae = await asyncio.to_thread(self._read, row)
-        except _LOAD_ERRORS as error:
+        except BaseException as error:
+            # Whatever it was: the next caller tries again.
             self._remove(key)
-            raise _refusal(row, error) from error
+            if isinstance(error, _LOAD_ERRORS):
+                raise _refusal(row, error) from error
+            raise
         SAE_LOADS.labels("loaded").inc()
         log.info("sae_loaded", sae=row.slug, seconds=round(time.perf_counter() - started, 3))
         return sae

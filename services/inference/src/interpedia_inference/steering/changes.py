@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from interpedia_engine.errors import EngineError
 from interpedia_engine.hooks import Hook, hook_width
-from interpedia_engine.interventions import Change, DirectionChange, FeatureChange, Positions
+from interpedia_engine.interventions import (
+    Change,
+    DirectionChange,
+    FeatureChange,
+    Positions,
+    check_change,
+)
 from interpedia_engine.sites import site
 from interpedia_inference.refusals import outside
 from interpedia_inference.shelf.held import HeldSAE
@@ -34,7 +41,7 @@ async def resolve_changes(
 
     Raises:
         Invalid: names the intervention's field: a vector of the wrong width, an unknown or unwritable hook, a
-            unit that is not known, a position that cannot come.
+            unit that is not known, a position that cannot come, a change beyond what the model's numbers hold.
     """
     for number, spec in enumerate(specs):
         if spec.unit is not None and spec.method not in _WITH_UNIT:
@@ -54,6 +61,10 @@ async def resolve_changes(
             )
         else:
             changes.append(_direction(visit, spec, positions, where))
+        try:
+            check_change(changes[-1], visit.model)
+        except EngineError as error:
+            raise Invalid.field(f"{where}/{error.field}", error.detail) from error
     return tuple(changes)
 
 

@@ -23,20 +23,18 @@ def steering_router(reception: Reception) -> APIRouter:
     async def steer(body: SteerRequest, request: Request) -> Response:
         """Default and steered text side by side, from one seed.
 
-        With `stream` the answer is server-sent events; what refuses the request still has its own status,
-        because nothing is sent before the first token is there.
+        With `stream` the answer is server-sent events. What refuses the request has its own status; the
+        `start` event comes as soon as it is accepted, and what goes wrong later is an `error` event.
         """
         async with AsyncExitStack() as stack:
             visit = await stack.enter_async_context(reception.visit(request, body))
             run = SteeringRun(visit, body)
             await run.prepare()
-            tokens = await stack.enter_async_context(aclosing(run.tokens()))
-            first = await anext(tokens)
             if body.stream:
-                frames = stream_frames(run, first, tokens, stack=stack.pop_all(), request=request)
-                return EventStream(frames)
-            async for _ in tokens:
-                pass
+                return EventStream(stream_frames(run, stack=stack.pop_all(), request=request))
+            async with aclosing(run.tokens()) as tokens:
+                async for _ in tokens:
+                    pass
             return await json_answer(run.answer())
         raise AssertionError("a visit hides no exception")
 

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from interpedia_inference.steering.run import SteeringRun
-from interpedia_shared.contracts.live.steering import StreamedToken
 from interpedia_shared.problem_handlers import problem_response
 from interpedia_shared.problems import InternalError, Problem
 
@@ -57,37 +56,26 @@ def frame(event: str, data: str | bytes) -> bytes:
 
 
 async def stream_frames(
-    run: SteeringRun,
-    first: StreamedToken,
-    rest: AsyncGenerator[StreamedToken],
-    *,
-    stack: AsyncExitStack,
-    request: Request,
+    run: SteeringRun, *, stack: AsyncExitStack, request: Request
 ) -> AsyncGenerator[bytes]:
-    """Write out a run whose first token is there: whatever refuses a request has refused it by then.
+    """Write out a run, from before its first token is there.
 
     Args:
-        run: Prepared.
-        first: Its first token.
-        rest: The others.
-        stack: Holds the visit and `rest`; it is left when the stream ends, however it ends.
+        run: Prepared: whatever refuses a request has refused it by then.
+        stack: Holds the visit; it is left when the stream ends, however it ends.
         request: For the error event.
     """
     try:
         async with stack:
             yield frame("start", run.start().model_dump_json())
-            yield _token_frame(first)
-            async for token in rest:
-                yield _token_frame(token)
+            async with aclosing(run.tokens()) as tokens:
+                async for token in tokens:
+                    yield frame("token", token.model_dump_json())
             yield frame("done", run.answer().model_dump_json())
     except Problem as problem:
         yield _error_frame(request, problem)
     except Exception as error:  # noqa: BLE001 (the status is sent: only the stream can still tell of a crash)
         yield _crash_frame(request, error)
-
-
-def _token_frame(token: StreamedToken) -> bytes:
-    return frame("token", token.model_dump_json())
 
 
 def _crash_frame(request: Request, error: Exception) -> bytes:

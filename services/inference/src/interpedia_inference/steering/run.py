@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from interpedia_engine.generation import GenerationRequest, Sampling
 from interpedia_engine.interventions import Change
 from interpedia_inference.admission.cost import generation_cost
+from interpedia_inference.compute.stream import GenerationStream
 from interpedia_inference.refusals import over_limit
 from interpedia_inference.shelf.held import HeldSAE
 from interpedia_inference.steering.changes import resolve_changes
@@ -35,13 +36,14 @@ class SteeringRun:
         self._outputs = [Output(name, visit, body) for name in body.outputs]
         self._saes: list[HeldSAE] = []
         self._prompt = Prompt([], frozenset(), has_bos=False)
-        self._requests: list[GenerationRequest] = []
+        self._stream: GenerationStream | None = None
 
     async def prepare(self) -> None:
-        """Check all that can be checked before the first token.
+        """Check all that can be checked before the first token, and queue for it.
 
         Raises:
             Invalid: names the field and the fact.
+            EngineError: the outputs could never run here.
             Problem: see `Visit`.
         """
         visit, body = self._visit, self._body
@@ -70,9 +72,8 @@ class SteeringRun:
                 rows=len(self._outputs),
             )
         )
-        self._requests = [
-            self._request(changes if output.name == "steered" else ()) for output in self._outputs
-        ]
+        requests = [self._request(changes if output.name == "steered" else ()) for output in self._outputs]
+        self._stream = visit.generate(requests)
 
     def start(self) -> StreamStart:
         """What a reader of the stream gets first."""
@@ -89,7 +90,8 @@ class SteeringRun:
         Raises:
             Problem: a row failed, the deadline passed, the caller hung up.
         """
-        async with self._visit.generate(self._requests) as stream:
+        assert self._stream is not None, "prepare comes first"
+        async with self._stream as stream:
             async for events in stream:
                 for index, event in events:
                     output = self._outputs[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -25,6 +26,7 @@ from interpedia_inference.shelf.saes import SAEShelf
 from interpedia_inference.stored import StoredNumbers
 from interpedia_shared import __version__
 from interpedia_shared.contracts.live.requests import (
+    Bos,
     FeatureAt,
     LiveProvenance,
     Message,
@@ -35,8 +37,10 @@ from interpedia_shared.problems import FeatureNotFound, Invalid, TooLong
 from interpedia_shared.tokens import Vocabulary
 
 T = TypeVar("T")
+UNLIMITED = sys.maxsize
+"""As the limit of a text that is only tokenised."""
 _SHORT_CHARACTERS = 2_000
-"""Texts up to here are tokenised at once, in about a millisecond; longer ones in a thread."""
+"""So much of a visit's texts is tokenised at once, in about a millisecond; the rest in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,22 @@ class Visit:
         self.settings = equipment.settings
         self._equipment = equipment
         self._stack = stack
+        self._characters = 0
 
     @property
     def max_text_tokens(self) -> int:
         """Most tokens of one text."""
         return min(self.settings.max_text_tokens, self.model.max_positions)
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is a job's: nobody waits for it."""
+        return not self.ticket.has_deadline
+
+    @property
+    def max_effect_tokens(self) -> int:
+        """Most tokens of a text whose effects are measured."""
+        return min(self.settings.max_effect_tokens, self.max_text_tokens)
 
     def check(self) -> None:
         """Pass while the request may go on.
@@ -102,23 +117,23 @@ class Visit:
         self.ticket.check()
 
     async def tokenize(
-        self, text: str, *, prepend_bos: bool = True, field: str = "#/text", is_limited: bool = True
+        self, text: str, *, prepend_bos: bool = True, field: str = "#/text", limit: int | None = None
     ) -> Tokens:
         """Tokens of a text. BOS is put in front unless the text begins with it, or the model has none.
 
         Raises:
-            TooLong: more tokens than a text may have; not checked unless `is_limited`.
+            TooLong: more tokens than `limit`, or than a text may have where none is given.
             Invalid: no tokens.
         """
         ids = await self._timed(lambda: self.model.tokenize(text), len(text))
         bos = self.model.bos_id
         if prepend_bos and bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
-        self._check_length(len(ids), field, is_limited=is_limited)
+        self._check_length(len(ids), field, limit)
         return Tokens(ids, self.has_bos(ids))
 
     async def tokenize_chat(
-        self, messages: Sequence[Message], *, field: str = "#/messages", is_limited: bool = True
+        self, messages: Sequence[Message], *, field: str = "#/messages", limit: int | None = None
     ) -> ChatTokens:
         """Tokens of a chat in the model's own template, up to the beginning of the assistant's turn.
 
@@ -132,7 +147,7 @@ class Visit:
             chat = await self._timed(lambda: chat_tokens(self.model, turns), size)
         except EngineError as error:
             raise Invalid.field(field, error.detail) from error
-        self._check_length(len(chat.ids), field, is_limited=is_limited)
+        self._check_length(len(chat.ids), field, limit)
         return chat
 
     def check_ids(self, ids: Sequence[int], *, field: str) -> None:
@@ -142,7 +157,7 @@ class Visit:
             TooLong: more than a text may have.
             Invalid: one is outside the vocabulary.
         """
-        self._check_length(len(ids), field, is_limited=True)
+        self._check_length(len(ids), field)
         last = self.model.shape.d_vocab - 1
         for position, token_id in enumerate(ids):
             if not 0 <= token_id <= last:
@@ -224,7 +239,6 @@ class Visit:
         *,
         work: int = 0,
         progress: Callable[[Any], None] | None = None,
-        is_background: bool = False,
     ) -> T:
         """Call a function of the engine on the compute thread; see `Compute.call`.
 
@@ -232,19 +246,23 @@ class Visit:
             function: Makes a generator that is run to its end, or computes the result in one go.
             work: Tokens that it will run, so that texts of others are read first meanwhile.
             progress: Takes what the generator yields, on the event loop.
-            is_background: Leave most of the time to other callers (jobs).
         """
         self.ticket.tokens_run += work
         return await self._equipment.compute.call(
-            function, self.ticket, progress=progress, is_background=is_background
+            function, self.ticket, progress=progress, is_background=self.is_background
         )
 
     def timings(self) -> Timings:
         """Where the time went until now."""
         return self.ticket.timings()
 
-    def provenance(self, *, bos: bool, saes: Iterable[HeldSAE] = ()) -> LiveProvenance:
-        """What the numbers were computed with."""
+    def provenance(self, *, bos: bool | Bos, saes: Iterable[HeldSAE] = ()) -> LiveProvenance:
+        """What the numbers were computed with.
+
+        Args:
+            bos: Whether all texts begin with BOS, where that is one answer; else which it is.
+            saes: Those that took part.
+        """
         facts = self.model.provenance
         return LiveProvenance(
             model=self.model_id,
@@ -252,7 +270,7 @@ class Visit:
             weights_sha256=facts.get("weights_sha256"),
             dtype=str(self.model.dtype).removeprefix("torch."),
             device=str(self.model.device),
-            bos="prepended" if bos else "none",
+            bos=bos if isinstance(bos, str) else ("prepended" if bos else "none"),
             saes=[
                 SAESource(
                     sae=held.slug,
@@ -267,13 +285,16 @@ class Visit:
 
     async def _timed(self, tokenize: Callable[[], T], characters: int) -> T:
         started = time.perf_counter()
-        found = tokenize() if characters <= _SHORT_CHARACTERS else await asyncio.to_thread(tokenize)
+        self._characters += characters
+        is_short = self._characters <= _SHORT_CHARACTERS
+        found = tokenize() if is_short else await asyncio.to_thread(tokenize)
         self.ticket.tokenized(time.perf_counter() - started)
         self.check()
         return found
 
-    def _check_length(self, length: int, field: str, *, is_limited: bool) -> None:
+    def _check_length(self, length: int, field: str, limit: int | None = None) -> None:
         if length == 0:
             raise Invalid.field(field, "has no tokens")
-        if is_limited and length > self.max_text_tokens:
-            raise TooLong.tokens(field, limit=self.max_text_tokens, value=length)
+        limit = self.max_text_tokens if limit is None else limit
+        if length > limit:
+            raise TooLong.tokens(field, limit=limit, value=length)

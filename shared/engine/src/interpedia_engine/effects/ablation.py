@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interpedia_engine.capture import capture
 from interpedia_engine.effects.cases import (
     Dictionary,
     Metric,
@@ -205,7 +206,7 @@ def _resampled(
     tokens, seed = source
     first = first_counted(model, tokens)
     count = len(tokens) - first
-    seen, _ = observed(model, torch.tensor([tokens]), [one.dictionary.hook for one in ablated])
+    seen = capture(model, torch.tensor([tokens]), [one.dictionary.hook for one in ablated])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     taken = order[torch.arange(n_positions) % count] + first
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,17 @@ def joined(parts: list[Entries]) -> Entries:
         torch.cat([part.feature for part in parts]),
         torch.cat([part.weight for part in parts]),
     )
+
+
+def by_feature(entries: Entries, features: Sequence[int]) -> dict[int, Entries]:
+    """Return the entries of each of `features` that has some, in the order they are in."""
+    wanted = torch.tensor(list(features), dtype=torch.int64, device=entries.feature.device)
+    own = entries.only(torch.isin(entries.feature, wanted))
+    own = own.only(own.feature.argsort(stable=True))
+    found, counts = own.feature.unique_consecutive(return_counts=True)
+    sizes = counts.tolist()
+    parts = zip(*(column.split(sizes) for column in (own.position, own.feature, own.weight)), strict=True)
+    return {feature: Entries(*part) for feature, part in zip(found.tolist(), parts, strict=True)}
 
 
 def rows_of(sae: SAE, features: Int[Tensor, " n"]) -> Float[Tensor, "n d_out"]:

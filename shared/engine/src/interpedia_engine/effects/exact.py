@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from interpedia_engine.effects.clean import (
     clean_run,
     padded_streams,
 )
-from interpedia_engine.effects.decoding import Entries, contribution
+from interpedia_engine.effects.decoding import Entries, by_feature, contribution
 from interpedia_engine.effects.head import read_metrics
 from interpedia_engine.effects.resume import run_from
 from interpedia_engine.effects.steps import Pace, Progress, Steps
@@ -68,19 +68,27 @@ def effects_of(
 ) -> Steps[list[list[float]]]:
     """Return what `exact_effects` does, of prompts that have been run."""
     effects = [[0.0] * len(cleans) for _ in candidates]
-    places: list[tuple[int, int]] = []
-    changes: list[Change] = []
-    for number, key in enumerate(candidates):
-        for row, clean in enumerate(cleans):
-            entries = clean.entries[key.dictionary]
-            removed = entries.only(entries.feature == key.feature)
-            if _changes_anything(removed, clean.length):
-                places.append((number, row))
-                changes.append(Change(row, key.dictionary, removed))
-    metrics = yield from metrics_after(setting, cleans, changes, phase)
+    found: dict[tuple[int, int], Change] = {}
+    for row, clean in enumerate(cleans):
+        yield Progress(row, len(cleans), phase)
+        found |= {(number, row): change for number, change in _removals(row, clean, candidates)}
+    places = sorted(found)
+    metrics = yield from metrics_after(setting, cleans, [found[place] for place in places], phase)
     for (number, row), metric in zip(places, metrics, strict=True):
         effects[number][row] = cleans[row].metric - metric
     return effects
+
+
+def _removals(row: int, clean: Clean, candidates: Sequence[FeatureKey]) -> Iterator[tuple[int, Change]]:
+    """Yield the number of each candidate that does anything in a prompt, and the prompt without it."""
+    features: dict[int, list[int]] = {}
+    for key in candidates:
+        features.setdefault(key.dictionary, []).append(key.feature)
+    tables = {number: by_feature(clean.entries[number], own) for number, own in features.items()}
+    for number, key in enumerate(candidates):
+        removed = tables[key.dictionary].get(key.feature)
+        if removed is not None and _changes_anything(removed, clean.length):
+            yield number, Change(row, key.dictionary, removed)
 
 
 def metrics_after(
@@ -127,7 +135,5 @@ def _run_changed(setting: Setting, cleans: Sequence[Clean], changes: Sequence[Ch
 
 def _changes_anything(entries: Entries, n_positions: int) -> bool:
     """Whether a feature's weights cancel at no position; patching has two of them at most places."""
-    if entries.weight.numel() == 0:
-        return False
     total = torch.zeros(n_positions, dtype=entries.weight.dtype, device=entries.weight.device)
     return bool(total.index_add_(0, entries.position, entries.weight).any())

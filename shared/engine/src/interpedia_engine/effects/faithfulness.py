@@ -9,7 +9,7 @@ import torch
 
 from interpedia_engine.effects.clean import Clean, Setting
 from interpedia_engine.effects.exact import Change, metrics_after
-from interpedia_engine.effects.steps import Steps
+from interpedia_engine.effects.steps import Progress, Steps
 
 _LEAST_SPREAD = 1e-6
 
@@ -47,22 +47,21 @@ def faithfulness(
 
     Source: Marks et al. 2024 (arXiv:2403.19647), section 4.
     """
-    changes: list[Change] = []
+    count = len(cleans)
+    means: list[tuple[float, float]] = []
     for n in (0, *sizes):
+        changes: list[Change] = []
         top = torch.tensor(
             list(ranked[:n]), dtype=torch.int64, device=setting.dictionaries[dictionary].sae.device
         )
         for row, clean in enumerate(cleans):
+            yield Progress(len(means), len(sizes) + 1, "faithfulness")
             entries = clean.entries[dictionary]
             in_top = torch.isin(entries.feature, top)
             changes.append(Change(row, dictionary, entries.only(~in_top)))
             changes.append(Change(row, dictionary, entries.only(in_top)))
-    metrics = yield from metrics_after(setting, cleans, changes, "faithfulness")
-    count = len(cleans)
-    means = [
-        (sum(metrics[i : i + 2 * count : 2]) / count, sum(metrics[i + 1 : i + 2 * count : 2]) / count)
-        for i in range(0, len(metrics), 2 * count)
-    ]
+        metrics = yield from metrics_after(setting, cleans, changes, "faithfulness")
+        means.append((sum(metrics[::2]) / count, sum(metrics[1::2]) / count))
     everything = sum(clean.metric for clean in cleans) / count
     none = means[0][0]
     points = [

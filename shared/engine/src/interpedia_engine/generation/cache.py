@@ -17,8 +17,9 @@ class RowCache(Cache):
     """Keys and values as rows of a rectangle: slot × position, both from 0, without padding on the left.
 
     A slot's tokens start at position 0, so rows of different lengths need no alignment; what lies behind a
-    row's length is old and must be masked. The rectangle's shape changes with what is needed (`reserve`), its
-    memory does not. Layers take their memory at their first token, on their own device.
+    row's length is old and must be masked, which needs finite numbers (`erase`). The rectangle's shape
+    changes with what is needed (`reserve`), its memory does not. Layers take their memory at their first
+    token, on their own device.
 
     Before each forward pass, `next_decode` or `next_prompt` says where its tokens go.
     """
@@ -64,7 +65,7 @@ class RowCache(Cache):
         self._lengths = list(lengths)
         self._index = {}
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
         """Copy a slot's first `length` tokens to another slot."""
         for pair in self._memory.values():
             for flat in pair:
@@ -129,5 +130,8 @@ class RowCache(Cache):
         return used.view(self.n_slots, n_heads, self.n_positions, width)
 
     def _saved(self, flat: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """Take the slots' tokens out; what stayed would lie anywhere in a rectangle of another shape."""
         view = self._view(flat)
-        return [view[slot, :, :length].clone() for slot, length in enumerate(lengths)]
+        saved = [view[slot, :, :length].clone() for slot, length in enumerate(lengths)]
+        view[: len(saved)] = 0.0
+        return saved

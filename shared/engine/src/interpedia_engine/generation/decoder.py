@@ -35,6 +35,8 @@ class _Row:
     changes: RowChanges
     length: int = 0
     """Tokens whose keys and values are stored."""
+    written: int = 0
+    """Positions written to, the padding behind a shorter prompt included."""
 
 
 class Decoder:
@@ -56,8 +58,8 @@ class Decoder:
             model: Whose weights; nothing of it is changed.
             max_rows: Most rows at once.
             max_total_tokens: Most tokens (rows × longest reservation) whose keys and values are kept.
-            prefill_tokens: Most prompt tokens, about, that one step computes, so that running rows are not
-                held up by a long prompt.
+            prefill_tokens: Most prompt tokens, about, that are computed at once, and between two tokens of
+                the running rows, so that these are not held up by a long prompt or by many.
 
         Raises:
             OutOfRange: a number is below 1.
@@ -82,6 +84,8 @@ class Decoder:
         self._plan: EditPlan | None = None
         self._next_id = 0
         self._short_prompts_turn = True
+        self._prompt_tokens = 0
+        """Computed since the running rows had their last token, padding included."""
 
     @property
     def n_rows(self) -> int:
@@ -152,14 +156,20 @@ class Decoder:
         return ids
 
     def step(self) -> list[TokenEvent]:
-        """Compute one token for each running row, and the first ones of rows whose prompt is done.
+        """Compute prompts that wait, or else one token for each running row.
 
-        A row whose logits are not finite ends with an error event; its mates do not notice. Returns nothing
-        when there are no rows, or all are still in the middle of their prompts.
+        Prompts come first, so that whoever joins has a first token soon; but before more than
+        `prefill_tokens` of them are computed in a row, the running rows have their turn. A row whose logits
+        are not finite ends with an error event; its mates do not notice. Returns nothing when there are no
+        rows, or in the middle of a prompt.
         """
         with torch.inference_mode():
-            events = self._decode() if self._running else []
-            return events + self._prefill()
+            if not self._running:
+                self._prompt_tokens = 0
+            if self._is_prompts_turn():
+                return self._prefill()
+            self._prompt_tokens = 0
+            return self._decode() if self._running else []
 
     def drop(self, rows: Collection[int]) -> None:
         """Let rows go, waiting or running; ids of rows that are gone already are ignored."""
@@ -196,7 +206,15 @@ class Decoder:
             stream = self._forward(tokens, positions, self._masks.of_step(lengths))
         for row in rows:
             row.length += 1
+            row.written = max(row.written, row.length)
         return self._emit(rows, self._logits(stream[:, -1]))
+
+    def _is_prompts_turn(self) -> bool:
+        if self._prompt_tokens == 0:
+            return bool(self._waiting) or self._partial is not None
+        if self._partial is not None or not self._waiting:
+            return False
+        return self._prompt_tokens + len(self._waiting[0].request.prompt) <= self._chunk
 
     def _prefill(self) -> list[TokenEvent]:
         """Compute short prompts together, or a piece of a long one; in turn if there are both."""
@@ -214,15 +232,16 @@ class Decoder:
         self._short_prompts_turn = False
         rows: list[_Row] = []
         width = 0
+        room = self._chunk - self._prompt_tokens
         while self._waiting:
             width = max(width, len(self._waiting[0].request.prompt))
-            if rows and width * (len(rows) + 1) > self._chunk:
+            if rows and width * (len(rows) + 1) > room:
                 break
             rows.append(self._waiting.popleft())
         first = len(self._running)
         self._reserve(rows)
         if self._partial is not None:  # its place is behind the running rows
-            self._cache.move(first, first + len(rows), self._partial.length)
+            self._move(self._partial, first, first + len(rows))
         last = self._run_prompts(rows, first_slot=first)
         self._running.extend(rows)
         self._plan = None
@@ -247,12 +266,13 @@ class Decoder:
         tokens = torch.tensor([[*piece, *([0] * (width - len(piece)))] for piece in pieces])
         positions = torch.arange(offset, offset + width).expand(len(rows), -1)
         ends = tuple(offset + len(piece) for piece in pieces)
+        self._prompt_tokens += tokens.numel()
         self._cache.next_prompt(first_slot, len(rows), offset)
         plan = EditPlan(self._model, [row.changes for row in rows])
         with plan.applied(Window((offset,) * len(rows), width, ends)):
             stream = self._forward(tokens, positions, None)
         for row, end in zip(rows, ends, strict=True):
-            row.length = end
+            row.length, row.written = end, offset + width
         last = torch.tensor([len(piece) - 1 for piece in pieces], device=stream.device)
         return stream[torch.arange(len(rows), device=stream.device), last]
 
@@ -311,14 +331,19 @@ class Decoder:
             mover = self._running.pop()
             if slot < last:
                 self._running[slot] = mover
-                self._cache.move(last, slot, mover.length)
+                self._move(mover, last, slot)
             if self._partial is not None:
-                self._cache.move(last + 1, last, self._partial.length)
+                self._move(self._partial, last + 1, last)
         self._plan = None
 
+    def _move(self, row: _Row, source: int, target: int) -> None:
+        self._cache.copy(source, target, row.length)
+        self._forget(source, row)
+
     def _forget(self, slot: int, row: _Row) -> None:
+        """Leave nothing in a slot that may not be finite: masked or not, it would spoil a later row."""
         if row.request.changes:
-            self._cache.erase(slot, row.length)
+            self._cache.erase(slot, row.written)
 
     def _reserve(self, joining: Sequence[_Row]) -> None:
         """Make room for the rows that have a slot and those that get one now."""

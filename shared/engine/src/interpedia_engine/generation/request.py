@@ -21,7 +21,7 @@ class Sampling:
     """
 
     temperature: float = 1.0
-    """0 takes the most probable token (after penalties)."""
+    """0 (anything below 1e-6) takes the most probable token (after penalties)."""
     top_k: int = 0
     """Keep the k most probable tokens; 0 = all."""
     top_p: float = 1.0

@@ -13,6 +13,8 @@ from torch import Tensor
 from interpedia_engine.generation.request import Sampling
 
 _NUCLEUS_GUESSES = (256, 4096)
+_LEAST_TEMPERATURE = 1e-6
+"""Below, the most probable token is taken."""
 
 
 @dataclass(eq=False)
@@ -38,7 +40,10 @@ class Choice:
 
 
 def choose(logits: Float[Tensor, "rows d_vocab"], rows: Sequence[Draws]) -> list[Choice | None]:
-    """Choose a token for each row; None where the logits are not finite, whatever is in the other rows."""
+    """Choose a token for each row; None where the logits are not finite, whatever is in the other rows.
+
+    Logits that the penalties make infinite count as such.
+    """
     logits = logits.to(torch.float32)
     is_sound = torch.isfinite(logits.amin(dim=-1)) & torch.isfinite(logits.amax(dim=-1))
     log_sums = logits.logsumexp(dim=-1)
@@ -56,7 +61,12 @@ def distribution(
     generated: Sequence[int] = (),
 ) -> Float[Tensor, " d_vocab"]:
     """Return the probabilities that a token is drawn with, at a temperature above 0."""
-    scores = penalised(logits, sampling, prompt=prompt, generated=generated) / sampling.temperature
+    return _probabilities(penalised(logits, sampling, prompt=prompt, generated=generated), sampling)
+
+
+def _probabilities(scores: Float[Tensor, " d_vocab"], sampling: Sampling) -> Float[Tensor, " d_vocab"]:
+    # From the largest score down, so that no temperature makes one infinite.
+    scores = (scores - scores.amax()) / sampling.temperature
     if 0 < sampling.top_k < len(scores):
         scores = scores.masked_fill(scores < scores.topk(sampling.top_k).values[-1], -torch.inf)
     probabilities = scores.softmax(dim=-1)
@@ -85,13 +95,15 @@ def penalised(
     return logits
 
 
-def _choice(logits: Float[Tensor, " d_vocab"], log_sum: Tensor, row: Draws) -> Choice:
+def _choice(logits: Float[Tensor, " d_vocab"], log_sum: Tensor, row: Draws) -> Choice | None:
     sampling = row.sampling
-    history = {"prompt": row.prompt, "generated": row.generated}
-    if sampling.temperature == 0.0:
-        token = int(penalised(logits, sampling, **history).argmax())
+    scores = penalised(logits, sampling, prompt=row.prompt, generated=row.generated)
+    if not bool(torch.isfinite(scores.amax())):
+        return None
+    if sampling.temperature < _LEAST_TEMPERATURE:
+        token = int(scores.argmax())
     else:
-        token = _draw(distribution(logits, sampling, **history), row.generator)
+        token = _draw(_probabilities(scores, sampling), row.generator)
     top: tuple[tuple[int, float], ...] = ()
     if sampling.n_logprobs:
         best = logits.topk(min(sampling.n_logprobs, len(logits)))

@@ -26,11 +26,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interpedia_engine.errors import OutOfRange, UnsupportedHook, WidthMismatch
 from interpedia_engine.hooks import Hook, HookKind, hook_width
+from interpedia_engine.interventions.splice import decoder_rows_of
 from interpedia_engine.models.language_model import LanguageModel
 from interpedia_engine.saes.base import SAE
 from interpedia_engine.sites import site
@@ -96,7 +98,8 @@ def check_change(change: Change, model: LanguageModel) -> None:
 
     Raises:
         OutOfRange: the feature's index, a position or a hook's layer is outside its range, or the strength is
-            not finite, or the vector is all zeros or not finite.
+            not finite, or makes the change so large that the model's numbers cannot hold it, or the vector is
+            all zeros or not finite.
         WidthMismatch: the SAE or the vector is not as wide as the hook.
         UnsupportedHook: this architecture's hook cannot be read, or not be written.
     """
@@ -108,6 +111,7 @@ def check_change(change: Change, model: LanguageModel) -> None:
         _check_feature(change, model)
     else:
         _check_direction(change, model)
+    _check_size(change, model)
 
 
 def changes_nothing(change: Change) -> bool:
@@ -146,6 +150,24 @@ def _check_direction(change: DirectionChange, model: LanguageModel) -> None:
     if not math.isfinite(norm) or norm == 0.0:
         raise OutOfRange("vector", f"its Euclidean norm must be positive and finite, it is {norm}")
     _check_writable(change.hook, model)
+
+
+def _check_size(change: Change, model: LanguageModel) -> None:
+    if change.method == "ablate":
+        return
+    if isinstance(change, FeatureChange):
+        direction = decoder_rows_of(change.sae, [change.index])[0].double()
+    else:
+        direction = change.vector.double()
+        if change.method != "add":
+            direction = direction / direction.norm()
+    largest = abs(change.strength) * float(direction.abs().max())
+    # What a feature adds is computed in the SAE's own dtype, float32 or wider than the model's.
+    limit = torch.finfo(model.dtype).max
+    if largest > limit:
+        raise OutOfRange(
+            "strength", f"{change.strength} makes numbers of {largest:.3g}, the limit is {limit:.3g}"
+        )
 
 
 def _check_hook(hook: Hook, model: LanguageModel) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -86,5 +87,5 @@ def build_sae(cfg: SAEConfig, weights: Mapping[str, Tensor]) -> SAE:
 def _load_file(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadWeights("weights", "cannot be read as safetensors") from error

@@ -28,6 +28,8 @@ MAX_TEXT_CHARACTERS = 4_000
 MAX_VALUE_CHARACTERS = 200
 MAX_VALUES = 2_000
 MAX_SLOTS, MAX_VARIANTS, MAX_ANSWERS, MAX_CONSTRAINTS, MAX_ROLES = 32, 16, 64, 64, 32
+MAX_MENTIONS = 64
+"""Of slots in one text."""
 
 _KEYS = frozenset(
     {
@@ -108,6 +110,8 @@ class _Names:
                 slot = match[1].split(".")[0]
                 counts[slot] = counts.get(slot, 0) + 1
                 pieces.append(self.mention(match[1], field, counts[slot]))
+        if sum(counts.values()) > MAX_MENTIONS:
+            raise BadTemplate(field, f"mentions slots {sum(counts.values())} times, more than {MAX_MENTIONS}")
         pieces.append(text[end:])
         return tuple(piece for piece in pieces if piece != "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ MAX_PROMPTS = 1024
 LEAST_PROMPTS = 2
 _TRIES = 300
 """Draws in a row that may fail before it is given up."""
-_TRIES_PER_STEP = 16
+MAX_CHARACTERS = 8_000
+"""Of a prompt: it is tokenised once for each answer."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ def render(template: Template, model: LanguageModel, *, n: int, seed: int = 0) -
     return finish(rendering(template, model, n=n, seed=seed))
 
 
-def rendering(template: Template, model: LanguageModel, *, n: int, seed: int = 0) -> Steps[Rendered]:
+def rendering(
+    template: Template, model: LanguageModel, *, n: int, seed: int = 0, max_tokens: int | None = None
+) -> Steps[Rendered]:
     """Draw `n` different prompts; variants take turns. More prompts of one seed begin with the same ones.
 
-    Where the slots allow fewer, there are fewer. A BOS is put in front if the model has one.
+    Where the slots allow fewer, there are fewer. A BOS is put in front if the model has one. Prompts of more
+    than `max_tokens` (the model's context, if it is less or none is given) are not taken.
 
     Raises:
         BadTemplate: fewer than two prompts come out; the detail says what the draws failed by.
@@ -77,20 +82,19 @@ def rendering(template: Template, model: LanguageModel, *, n: int, seed: int = 0
     prompts: dict[str, Prompt] = {}
     rejected: Counter[str] = Counter()
     tries = 0
+    limit = model.max_positions if max_tokens is None else min(max_tokens, model.max_positions)
+    writer = _Writer(model, limit)
     while len(prompts) < n and tries < _TRIES:
         yield Progress(len(prompts), n, "prompts")
-        for _ in range(_TRIES_PER_STEP):
-            if len(prompts) == n or tries == _TRIES:
-                break
-            try:
-                prompt = _draw(template, model, len(prompts) % len(template.variants), generator)
-                if prompt.text in prompts:
-                    raise _Rejected("the prompt was drawn before")
-                prompts[prompt.text] = prompt
-                tries = 0
-            except _Rejected as reason:
-                rejected[str(reason)] += 1
-                tries += 1
+        try:
+            prompt = _draw(template, writer, len(prompts) % len(template.variants), generator)
+            if prompt.text in prompts:
+                raise _Rejected("the prompt was drawn before")
+            prompts[prompt.text] = prompt
+            tries = 0
+        except _Rejected as reason:
+            rejected[str(reason)] += 1
+            tries += 1
     if len(prompts) < LEAST_PROMPTS:
         reasons = "; ".join(f"{reason} ({count} times)" for reason, count in rejected.most_common(3))
         raise BadTemplate("template", f"gives {len(prompts)} prompts with this tokenizer: {reasons}")
@@ -102,6 +106,27 @@ class _Rejected(Exception):
 
 
 @dataclass(frozen=True)
+class _Writer:
+    """Whose tokenizer, and how many tokens a prompt may have, BOS included."""
+
+    model: LanguageModel
+    max_tokens: int
+
+    @property
+    def bos(self) -> tuple[int, ...]:
+        return () if self.model.bos_id is None else (self.model.bos_id,)
+
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, BOS left out, and which characters each stands for."""
+        if len(text) > MAX_CHARACTERS:
+            raise _Rejected(f"the prompt has more than {MAX_CHARACTERS} characters")
+        encoded: Any = self.model.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        return encoded["input_ids"], encoded["offset_mapping"]
+
+
+@dataclass(frozen=True)
 class _Written:
     """A text with its tokens, BOS left out, and where the mentions are."""
 
@@ -110,26 +135,23 @@ class _Written:
     spans: list[tuple[Mention, tuple[int, ...]]]
 
 
-def _draw(template: Template, model: LanguageModel, variant: int, generator: random.Random) -> Prompt:
+def _draw(template: Template, writer: _Writer, variant: int, generator: random.Random) -> Prompt:
     values = {slot.name: generator.choice(slot.values) for slot in template.slots}
     chosen = template.variants[variant]
     _check_distinct(template.constraints, values)
-    clean = _write(model, chosen.text, values)
-    bos = () if model.bos_id is None else (model.bos_id,)
-    tokens = (*bos, *clean.ids)
-    if len(tokens) > model.max_positions:
-        raise _Rejected(f"the prompt has more tokens than the model's {model.max_positions}")
+    clean = _write(writer, chosen.text, values)
+    tokens = (*writer.bos, *clean.ids)
     for constraint in template.constraints:
         _check_tokens(constraint, clean)
-    good = _answers(chosen, values, (model, clean), side="good")
-    bad = _answers(chosen, values, (model, clean), side="bad")
+    good = _answers(chosen, values, (writer, clean), side="good")
+    bad = _answers(chosen, values, (writer, clean), side="bad")
     if set(good.values()) & set(bad.values()):
         raise _Rejected("a good answer is a bad one as well")
-    corrupt = _corrupt(template, model, chosen, values, clean)
+    corrupt = _corrupt(template, writer, chosen, values, clean)
     case = Case(
         tokens,
         Metric(tuple(good.values()), tuple(bad.values())),
-        None if corrupt is None else (*bos, *corrupt.ids),
+        None if corrupt is None else (*writer.bos, *corrupt.ids),
     )
     return Prompt(
         text=clean.text,
@@ -138,12 +160,12 @@ def _draw(template: Template, model: LanguageModel, variant: int, generator: ran
         case=case,
         good=tuple(good),
         bad=tuple(bad),
-        roles=_role_positions(template.roles, clean, first_counted(model, tokens)),
+        roles=_role_positions(template.roles, clean, first_counted(writer.model, tokens)),
     )
 
 
 def _write(
-    model: LanguageModel,
+    writer: _Writer,
     text: Pieces,
     values: Mapping[str, Value],
     replaced: Mapping[Mention, str] | None = None,
@@ -156,20 +178,18 @@ def _write(
         value = (replaced or {}).get(piece, values[piece.slot][piece.field])
         ends.append((piece, len(written), len(written) + len(value)))
         written += value
-    ids, offsets = _encode(model, written)
+    ids, offsets = writer.encode(written)
     if not ids:
         raise _Rejected("the prompt has no tokens")
-    spans = [(mention, _covering(offsets, start, stop)) for mention, start, stop in ends]
+    if len(writer.bos) + len(ids) > writer.max_tokens:
+        raise _Rejected(f"the prompt has more than {writer.max_tokens} tokens")
+    # Both never fall from token to token: the tokens that share a character with a span are neighbours.
+    firsts, lasts = [first for first, _ in offsets], [last for _, last in offsets]
+    spans = [
+        (mention, tuple(range(bisect_right(lasts, start), bisect_left(firsts, stop))))
+        for mention, start, stop in ends
+    ]
     return _Written(written, ids, spans)
-
-
-def _encode(model: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    encoded: Any = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return encoded["input_ids"], encoded["offset_mapping"]
-
-
-def _covering(offsets: list[tuple[int, int]], start: int, stop: int) -> tuple[int, ...]:
-    return tuple(i for i, (a, b) in enumerate(offsets) if a < stop and b > start)
 
 
 def _check_distinct(constraints: tuple[Constraint, ...], values: Mapping[str, Value]) -> None:
@@ -200,15 +220,17 @@ def _named(constraint: Constraint) -> str:
 
 
 def _answers(
-    variant: Variant, values: Mapping[str, Value], written: tuple[LanguageModel, _Written], *, side: str
+    variant: Variant, values: Mapping[str, Value], written: tuple[_Writer, _Written], *, side: str
 ) -> dict[str, int]:
     """Return text and token id of each answer on one side; each is one token behind the prompt."""
-    model, clean = written
+    writer, clean = written
     found: dict[str, int] = {}
     for answer in variant.good if side == "good" else variant.bad:
         texts = _digits(answer, values) if isinstance(answer, Digits) else [fill(answer, values)]
         for text in texts:
-            ids, _ = _encode(model, clean.text + text)
+            if text in found:
+                continue
+            ids, _ = writer.encode(clean.text + text)
             if len(ids) != len(clean.ids) + 1 or ids[:-1] != clean.ids:
                 name = "a digit" if isinstance(answer, Digits) else _pattern(answer)
                 raise _Rejected(f"the {side} answer {name} is not one token behind the prompt")
@@ -234,7 +256,7 @@ def _pattern(answer: Pieces) -> str:
 
 
 def _corrupt(
-    template: Template, model: LanguageModel, variant: Variant, values: Mapping[str, Value], clean: _Written
+    template: Template, writer: _Writer, variant: Variant, values: Mapping[str, Value], clean: _Written
 ) -> _Written | None:
     if not template.corrupt:
         return None
@@ -244,7 +266,7 @@ def _corrupt(
         for place, pieces in template.corrupt
         if place.covers(mention)
     }
-    corrupt = _write(model, variant.text, values, replaced)
+    corrupt = _write(writer, variant.text, values, replaced)
     if corrupt.text == clean.text:
         raise _Rejected("the corrupt prompt is the same text")
     if len(corrupt.ids) != len(clean.ids):

@@ -44,6 +44,8 @@ from interpedia_engine.effects.cases import Dictionary, FeatureKey
 from interpedia_engine.effects.clean import Clean
 from interpedia_engine.effects.decoding import rows_of
 from interpedia_engine.effects.faithfulness import Curve
+from interpedia_engine.effects.head import unembedding_rows
+from interpedia_engine.effects.steps import Pace, Progress, Steps
 from interpedia_engine.errors import UnsupportedHook
 from interpedia_engine.logit_lens import logit_effects, residual_directions
 from interpedia_engine.models.language_model import LanguageModel
@@ -96,8 +98,8 @@ class Findings:
     candidates: Sequence[FeatureKey] = ()
     effects: Sequence[Sequence[float]] = ()
     """By candidate and prompt."""
-    estimates: Sequence[Sequence[Float[Tensor, " pos"]]] = ()
-    """By candidate and prompt."""
+    estimates: Sequence[Float[Tensor, "candidate pos"]] = ()
+    """By prompt."""
     controls: Sequence[Control] = ()
     curves: Sequence[tuple[int, Curve]] = field(default_factory=list[tuple[int, Curve]])
 
@@ -118,11 +120,23 @@ def accuracy_of(cleans: Sequence[Clean]) -> Accuracy:
     )
 
 
-def report(model: LanguageModel, dictionaries: Sequence[Dictionary], findings: Findings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Attributions:
+    """What the estimates come to, in float64."""
+
+    by_prompt: Float[Tensor, "prompt candidate"]
+    by_role: dict[str, Float[Tensor, " candidate"]]
+    """Mean over prompts."""
+
+
+def report(
+    model: LanguageModel, dictionaries: Sequence[Dictionary], findings: Findings, pace: Pace
+) -> Steps[dict[str, Any]]:
     """Write up a search; the fields are described at the top of this module."""
     accuracy = findings.accuracy
     order = sorted(range(len(findings.candidates)), key=lambda i: (-abs(_mean(findings.effects[i])), i))
-    lenses = _lenses(model, dictionaries, findings.candidates)
+    lenses = yield from _lenses(model, dictionaries, findings.candidates, pace)
+    attributions = yield from _attributions(findings)
     template = findings.template
     return {
         "template": {"id": template.id, "title": template.title, "description": template.description},
@@ -136,8 +150,10 @@ def report(model: LanguageModel, dictionaries: Sequence[Dictionary], findings: F
             _prompt(model, prompt, clean)
             for prompt, clean in zip(findings.rendered.prompts, findings.cleans, strict=True)
         ],
-        "features": [_feature(dictionaries, findings, i) | lenses[findings.candidates[i]] for i in order],
-        "agreement": _agreement(findings),
+        "features": [
+            _feature(dictionaries, findings, attributions, i) | lenses[findings.candidates[i]] for i in order
+        ],
+        "agreement": _agreement(findings, attributions),
         "controls": [
             {"template": control.template} | _accuracy(control.accuracy) for control in findings.controls
         ],
@@ -191,7 +207,9 @@ def _prompt(model: LanguageModel, prompt: Prompt, clean: Clean) -> dict[str, Any
     }
 
 
-def _feature(dictionaries: Sequence[Dictionary], findings: Findings, i: int) -> dict[str, Any]:
+def _feature(
+    dictionaries: Sequence[Dictionary], findings: Findings, attributions: _Attributions, i: int
+) -> dict[str, Any]:
     key, effects = findings.candidates[i], findings.effects[i]
     effect = _mean(effects)
     control = [abs(one.effects[i]) for one in findings.controls]
@@ -204,11 +222,11 @@ def _feature(dictionaries: Sequence[Dictionary], findings: Findings, i: int) -> 
         "effect": effect,
         "effect_se": _standard_error(effects),
         "effect_share": effect / metric if metric else None,
-        "attribution": _mean([float(table.sum()) for table in findings.estimates[i]]),
+        "attribution": float(attributions.by_prompt[:, i].mean()),
         "consistency": sum(one * effect > 0 for one in effects) / len(effects),
         "n_active": sum(one != 0.0 for one in effects),
         "by_variant": _by_variant(findings, effects),
-        "by_role": _by_role(findings, findings.estimates[i]),
+        "by_role": {role: float(means[i]) for role, means in attributions.by_role.items()},
         "by_control": {one.template: one.effects[i] for one in findings.controls},
         "specificity": None if beside is None or size + beside == 0 else size / (size + beside),
         "contrast": None if beside is None else size - beside,
@@ -227,20 +245,27 @@ def _by_variant(findings: Findings, effects: Sequence[float]) -> list[float | No
     return means
 
 
-def _by_role(findings: Findings, tables: Sequence[Float[Tensor, " pos"]]) -> dict[str, float]:
-    totals = {role.name: 0.0 for role in findings.template.roles} | {"other": 0.0}
-    for prompt, table in zip(findings.rendered.prompts, tables, strict=True):
-        rest = set(range(len(table)))
+def _attributions(findings: Findings) -> Steps[_Attributions]:
+    count = len(findings.candidates)
+    roles = [*(role.name for role in findings.template.roles), "other"]
+    totals = {role: torch.zeros(count, dtype=torch.float64) for role in roles}
+    sums: list[Tensor] = [torch.zeros(0, count, dtype=torch.float64)]
+    # Without candidates there are no estimates either.
+    for prompt, table in zip(findings.rendered.prompts, findings.estimates, strict=False):
+        yield Progress(len(sums) - 1, len(findings.estimates), "report")
+        rest = set(range(table.shape[1]))
         for role, positions in prompt.roles.items():
-            totals[role] += float(table[list(positions)].sum())
+            totals[role] += table[:, list(positions)].sum(dim=1)
             rest -= set(positions)
-        totals["other"] += float(table[sorted(rest)].sum())
-    return {role: total / len(tables) for role, total in totals.items()}
+        totals["other"] += table[:, sorted(rest)].sum(dim=1)
+        sums.append(table.sum(dim=1, keepdim=True).T.to(torch.float64))
+    n_prompts = max(1, len(findings.estimates))
+    return _Attributions(torch.cat(sums), {role: total / n_prompts for role, total in totals.items()})
 
 
 def _lenses(
-    model: LanguageModel, dictionaries: Sequence[Dictionary], candidates: Sequence[FeatureKey]
-) -> dict[FeatureKey, dict[str, Any]]:
+    model: LanguageModel, dictionaries: Sequence[Dictionary], candidates: Sequence[FeatureKey], pace: Pace
+) -> Steps[dict[FeatureKey, dict[str, Any]]]:
     lenses: dict[FeatureKey, dict[str, Any]] = {}
     for number in sorted({key.dictionary for key in candidates}):
         own = [key for key in candidates if key.dictionary == number]
@@ -251,8 +276,13 @@ def _lenses(
         except UnsupportedHook:
             lenses |= {key: {"promoted": None, "suppressed": None} for key in own}
             continue
-        for key, effects in zip(own, logit_effects(rows, model, final_norm_gain=True), strict=True):
-            lenses[key] = {"promoted": _tokens(model, effects, 1), "suppressed": _tokens(model, effects, -1)}
+        size = unembedding_rows(model, pace, n_logits=2)
+        for first in range(0, len(own), size):
+            yield Progress(len(lenses), len(candidates), "report")
+            found = logit_effects(rows[first : first + size], model, final_norm_gain=True)
+            for key, effects in zip(own[first : first + size], found, strict=True):
+                ends = {"promoted": _tokens(model, effects, 1), "suppressed": _tokens(model, effects, -1)}
+                lenses[key] = ends
     return lenses
 
 
@@ -261,14 +291,11 @@ def _tokens(model: LanguageModel, effects: Float[Tensor, " d_vocab"], sign: int)
     return [{"token_id": i, "token": model.vocabulary.text([i]), "effect": float(effects[i])} for i in top]
 
 
-def _agreement(findings: Findings) -> float | None:
+def _agreement(findings: Findings, attributions: _Attributions) -> float | None:
     effects = torch.tensor([list(row) for row in findings.effects], dtype=torch.float64).flatten()
     if effects.numel() < 2:
         return None
-    estimates = torch.tensor(
-        [[float(table.sum()) for table in row] for row in findings.estimates], dtype=torch.float64
-    ).flatten()
-    r = float(torch.corrcoef(torch.stack([effects, estimates]))[0, 1])
+    r = float(torch.corrcoef(torch.stack([effects, attributions.by_prompt.T.flatten()]))[0, 1])
     return r if math.isfinite(r) else None
 
 

@@ -49,11 +49,13 @@ def search_template(
     template: Template,
     plan: SearchPlan,
     pace: Pace | None = None,
+    rendered: Rendered | None = None,
 ) -> Steps[dict[str, Any]]:
     """Search a template: accuracy, shortlist by gradient, exact ablation, controls, faithfulness, roles.
 
     The model's accuracy comes first; where it is right on no more than half of the prompts, nothing is
     ranked. Returns a JSON object of finite numbers; its fields are described in `templates.report`.
+    `rendered` is what `rendering` made of the template and the plan, if that was done already.
 
     Raises:
         BadTemplate: it cannot be rendered with this tokenizer, or has no `corrupt` for patching; a control is
@@ -61,24 +63,23 @@ def search_template(
         OutOfRange, WidthMismatch, UnsupportedHook: as `attribute`.
     """
     setting = _setting(model, dictionaries, template, plan, pace)
-    rendered = yield from rendering(template, model, n=plan.n, seed=plan.seed)
+    if rendered is None:
+        rendered = yield from rendering(template, model, n=plan.n, seed=plan.seed)
     cleans = yield from clean_run(setting, [prompt.case for prompt in rendered.prompts])
     accuracy = accuracy_of(cleans)
     if not accuracy.can_do:
         findings = Findings(template, plan.method, rendered, cleans, accuracy)
-        return report(model, dictionaries, findings)
+        return (yield from report(model, dictionaries, findings, setting.pace))
     slopes = yield from gradients(setting, cleans)
-    with torch.inference_mode():
-        candidates = _shortlist(setting, cleans, slopes, plan.k)
-        estimates = [_estimates(setting, cleans, slopes, key) for key in candidates]
+    candidates = yield from _shortlist(setting, cleans, slopes, plan.k)
+    estimates = yield from _estimates(setting, cleans, slopes, candidates)
     effects = yield from effects_of(setting, cleans, candidates)
     controls = yield from _controls(setting, template, plan, candidates)
     curves = yield from _curves(setting, cleans, candidates, effects)
     findings = Findings(
         template, plan.method, rendered, cleans, accuracy, candidates, effects, estimates, controls, curves
     )
-    yield Progress(1, 1, "report")
-    return report(model, dictionaries, findings)
+    return (yield from report(model, dictionaries, findings, setting.pace))
 
 
 def default_controls(template: Template) -> tuple[str, ...]:
@@ -112,15 +113,18 @@ def _setting(
 
 def _shortlist(
     setting: Setting, cleans: Sequence[Clean], slopes: Sequence[Gradients], k: int
-) -> list[FeatureKey]:
+) -> Steps[list[FeatureKey]]:
     """Return the k features with the largest mean attribution over prompts, by magnitude."""
     found: list[tuple[float, FeatureKey]] = []
     for number, dictionary in enumerate(setting.dictionaries):
         sae = dictionary.sae
         total = torch.zeros(sae.d_sae, device=sae.device)
-        for clean, slope in zip(cleans, slopes, strict=True):
+        for done, (clean, slope) in enumerate(zip(cleans, slopes, strict=True)):
+            yield Progress(done, len(cleans), "shortlist")
             entries = clean.entries[number]
-            total.index_add_(0, entries.feature, along_rows(sae, slope[dictionary.written], entries).float())
+            with torch.inference_mode():
+                parts = along_rows(sae, slope[dictionary.written], entries).float()
+                total.index_add_(0, entries.feature, parts)
         top = total.abs().topk(min(k, sae.d_sae))
         pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
         found += [(size, FeatureKey(number, feature)) for size, feature in pairs if size > 0]
@@ -128,18 +132,35 @@ def _shortlist(
 
 
 def _estimates(
-    setting: Setting, cleans: Sequence[Clean], slopes: Sequence[Gradients], key: FeatureKey
-) -> list[Float[Tensor, " pos"]]:
-    """Return one feature's attribution by position, for each prompt."""
-    dictionary = setting.dictionaries[key.dictionary]
+    setting: Setting, cleans: Sequence[Clean], slopes: Sequence[Gradients], candidates: Sequence[FeatureKey]
+) -> Steps[list[Float[Tensor, "candidate pos"]]]:
+    """Return the candidates' attributions by position, for each prompt."""
     tables: list[Tensor] = []
     for clean, slope in zip(cleans, slopes, strict=True):
-        entries = clean.entries[key.dictionary]
-        own = entries.only(entries.feature == key.feature)
-        parts = along_rows(dictionary.sae, slope[dictionary.written], own).float()
-        table = torch.zeros(len(clean.case.tokens), device=parts.device)
-        tables.append(table.index_add_(0, own.position, parts).cpu())
+        yield Progress(len(tables), len(cleans), "estimates")
+        with torch.inference_mode():
+            tables.append(_estimates_on(setting, clean, slope, candidates))
     return tables
+
+
+def _estimates_on(
+    setting: Setting, clean: Clean, slope: Gradients, candidates: Sequence[FeatureKey]
+) -> Float[Tensor, "candidate pos"]:
+    table = torch.zeros(len(candidates), len(clean.case.tokens))
+    for number, dictionary in enumerate(setting.dictionaries):
+        places = [place for place, key in enumerate(candidates) if key.dictionary == number]
+        if not places:
+            continue
+        entries = clean.entries[number]
+        place_of = torch.full((dictionary.sae.d_sae,), -1, device=entries.feature.device)
+        place_of[[candidates[place].feature for place in places]] = torch.tensor(
+            places, device=entries.feature.device
+        )
+        rows = place_of[entries.feature]
+        own = entries.only(rows >= 0)
+        parts = along_rows(dictionary.sae, slope[dictionary.written], own).float().cpu()
+        table.index_put_((rows[rows >= 0].cpu(), own.position.cpu()), parts, accumulate=True)
+    return table
 
 
 def _controls(
