@@ -7,6 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.autointerp.asking import asking
 from benchmarks.autointerp.tasks import of_strata
 from interpedia_autointerp.benchmarks.entries import Bench, compare
@@ -14,7 +17,7 @@ from interpedia_autointerp.benchmarks.report import report
 from interpedia_autointerp.encoder import installed_encoder
 from interpedia_autointerp.explainers import EXPLAINERS, How, Hypothesis
 from interpedia_autointerp.llm import LLMSettings
-from interpedia_autointerp.material import Task
+from interpedia_autointerp.material import Embedder, Task
 from interpedia_autointerp.scorers import SCORERS, feature_cost
 from interpedia_autointerp.scorers.cost import TokenCost
 
@@ -24,9 +27,30 @@ TYPICAL = Hypothesis("words about rivers, lakes and the people who live beside t
 PEER_TOKENS = 41_000
 
 
+class Remembering:
+    """An encoder that encodes no text twice: every method is scored on the same windows."""
+
+    def __init__(self, encoder: Embedder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    @property
+    def model(self) -> str:
+        """The encoder's name."""
+        return self._encoder.model
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape [n, 384], rows of length 1."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= dict(zip(new, self._encoder.embed(new), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
 def by_rules(tasks: Sequence[Task]) -> dict[str, Any]:
     """Explainers and scorers that need no LLM."""
-    embedder = installed_encoder()
+    encoder = installed_encoder()
+    embedder = None if encoder is None else Remembering(encoder)
     scorers = ["rule", *(["embedding"] if embedder is not None else [])]
     bench = Bench(
         [_explainer(name) for name in RULES], [_scorer(name) for name in scorers], embedder=embedder

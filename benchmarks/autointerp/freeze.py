@@ -1,7 +1,7 @@
 """`python -m benchmarks.autointerp.freeze`: material of a running demo, into the file that is measured on.
 
-Needed once, and again when material is made in another way. With `--verify` further near misses are looked for
-and checked on the live model; without it the near misses are silent windows that the dashboards have stored.
+Needed once, and again when material is made in another way. With `--verify` further near misses are looked
+for and checked on the live model; without it they are silent windows that the dashboards have stored.
 """
 
 from __future__ import annotations
