@@ -93,8 +93,8 @@ def _notes(result: dict[str, Any]) -> str:
     ]
     if calls["busy"] < WANTED_BUSY:
         notes.append(
-            f"Short of it: slots were busy {calls['busy']:.1%} of the time, not {WANTED_BUSY:.0%}; caller, endpoint "
-            "and database shared the cores with other work."
+            f"Short of it: slots were busy {calls['busy']:.1%} of the time, not {WANTED_BUSY:.0%}; caller, "
+            "endpoint and database shared the cores with other work."
         )
     if result.get("llm") and "135" in str(result["llm"]["model"]):
         notes.append("A model of 135M parameters judges at chance: its rows show that the plumbing works.")

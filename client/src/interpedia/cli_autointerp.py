@@ -12,6 +12,10 @@ from interpedia.client import Client
 from interpedia.schemas import Job, Work
 
 
+FREE_METHOD, FREE_SCORER = "token-lookup", "rule"
+"""What `explain` takes when nothing is said: they need no LLM."""
+
+
 def explain(client: Client, options: argparse.Namespace) -> int:
     """`interpedia explain`: features or whole SAEs, by methods; with `--dry-run` what it may cost."""
     saes = [ref for ref in options.ref if ref.count("/") == 1]
@@ -21,8 +25,10 @@ def explain(client: Client, options: argparse.Namespace) -> int:
         chosen["sample"] = options.sample
     if options.tokens is not None:
         chosen["budget"] = {"tokens": options.tokens}
+    methods = options.method or [FREE_METHOD]
+    scorers = options.scorer or ([] if options.method else [FREE_SCORER])
     work = client.autointerp.explain(
-        options.method, options.scorer, endpoint=options.endpoint, dry_run=options.dry_run, **chosen
+        methods, scorers, endpoint=options.endpoint, dry_run=options.dry_run, **chosen
     )
     if work.estimate is not None:
         console.write(json.dumps(work.estimate.to_dict(), indent=2))
@@ -61,8 +67,8 @@ def add_commands(commands: Any) -> None:
     """Add both to the parser of the command line; argparse has no public type for what it is given."""
     said = commands.add_parser("explain", help="have features explained and the explanations scored")
     said.add_argument("ref", nargs="+", help="model/sae/index, or model/sae for all of an SAE")
-    said.add_argument("--method", action="append", required=True, help="may be repeated")
-    said.add_argument("--scorer", action="append", default=[], help="may be repeated")
+    said.add_argument("--method", action="append", help=f"may be repeated (default: {FREE_METHOD}, no LLM)")
+    said.add_argument("--scorer", action="append", help=f"may be repeated (default: {FREE_SCORER})")
     said.add_argument("--sample", type=int, help="so many of the SAE's features")
     said.add_argument("--tokens", type=int, help="most tokens that an LLM may take")
     said.add_argument("--endpoint", default="default", help="the LLM, where a method needs one")

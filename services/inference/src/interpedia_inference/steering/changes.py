@@ -41,7 +41,7 @@ async def resolve_changes(
 
     Raises:
         Invalid: names the intervention's field: a vector of the wrong width, an unknown or unwritable hook, a
-            unit that is not known, a position that cannot come, a change beyond what the model's numbers hold.
+            unit that is not known, a position that cannot come, a change too large for the model's numbers.
     """
     for number, spec in enumerate(specs):
         if spec.unit is not None and spec.method not in _WITH_UNIT:
