@@ -11,7 +11,6 @@ from interpedia.autointerp import RedTeamOptions
 from interpedia.client import Client
 from interpedia.schemas import Job, Work
 
-
 FREE_METHOD, FREE_SCORER = "token-lookup", "rule"
 """What `explain` takes when nothing is said: they need no LLM."""
 
