@@ -67,14 +67,15 @@ def _ranked(values: list[float]) -> Ranked:
 
 
 @given(st.lists(FINITE, max_size=20))
-def test_ranked_values_are_off_by_2_to_the_minus_16_at_most(values: list[float]) -> None:
+def test_ranked_values_are_off_by_half_a_step_at_most(values: list[float]) -> None:
     ranked = _ranked(sorted(values, reverse=True))
     stats = FeatureStats(top_logits=ranked, coactive=Coactive(ranked.ids, ranked.values, ranked.ids))
     back = decode_stats(encode_stats(stats))
     largest = float(np.abs(ranked.values).max(initial=0.0))
     for kept in (back.top_logits.values, back.coactive.pearson):
         errors = np.abs(kept.astype(np.float64) - ranked.values)
-        assert np.all(errors <= largest * 2.0**-16 + SMALLEST)
+        # a step is a 32,767th of the largest; float32 rounds the product once more
+        assert np.all(errors <= largest * (0.5 / 32_767 + 2.0**-23) + SMALLEST)
         assert np.all(np.diff(kept) <= 0)
         assert np.abs(kept).max(initial=0.0) == largest
     assert np.array_equal(back.top_logits.ids, ranked.ids)

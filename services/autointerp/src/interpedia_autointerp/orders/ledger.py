@@ -74,10 +74,12 @@ class Ledger:
         job = await lock_job(session, self._context.job_id)
         if job is None:
             return
+        # the task goes on counting while we wait for the database: sum and event must say the same
+        counts, failures, results = dict(self.part.counts), dict(self.part.failures), self.part.results
         before = await self._before(session)
         result = dict(job.result or {})
-        result["counts"] = _sum(result.get("counts", {}), before.get("counts", {}), self.part.counts)
-        result["failures"] = _failures(result.get("failures", {}), before, self.part.failures)
+        result["counts"] = _sum(result.get("counts", {}), before.get("counts", {}), counts)
+        result["failures"] = _failures(result.get("failures", {}), before, failures)
         spent = await read_budget(session, job.id)
         if spent is not None:
             result["spent"] = {
@@ -87,10 +89,10 @@ class Ledger:
                 "stored_answers_used": spent.n_cached,
             }
         job.result = result
-        data: dict[str, Any] = {"part": self._name, "counts": dict(self.part.counts)}
-        data |= {"failures": self.part.failures, "spent": result.get("spent")}
-        if self.part.results is not None:
-            data["results"] = self.part.results
+        data: dict[str, Any] = {"part": self._name, "counts": counts, "failures": failures}
+        data["spent"] = result.get("spent")
+        if results is not None:
+            data["results"] = results
         await append_event(session, job.id, type=EVENT, data=data)
 
     async def _before(self, session: WriteSession) -> Mapping[str, Any]:

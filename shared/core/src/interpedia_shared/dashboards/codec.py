@@ -157,7 +157,7 @@ def encode_stats(stats: FeatureStats) -> bytes:
     """Pack one feature's numbers.
 
     Counts, ids, sums, extremes and the ends of histograms are kept as they are. The values of a ranked list
-    (logit effects, cosines, Pearson's r) are off by at most 2**-16 of the largest magnitude of their list,
+    (logit effects, cosines, Pearson's r) are off by at most 1/65,500 of the largest magnitude of their list,
     which itself is exact; their order stays.
 
     Raises:

@@ -42,7 +42,7 @@ class Histogram:
 class Ranked:
     """Ids (tokens or features) with a value each, best first.
 
-    A stored value is off by at most 2**-16 of the largest magnitude of its list; ids are exact.
+    A stored value is off by at most 1/65,500 of the largest magnitude of its list; ids are exact.
     """
 
     ids: NDArray[np.uint32] = field(default_factory=_u32)  # [n]
@@ -53,7 +53,7 @@ class Ranked:
 class Coactive:
     """Features that fire together with this one: Pearson r over counted tokens, and how often both fire.
 
-    A stored r is off by at most 2**-16; ids and counts are exact.
+    A stored r is off by at most 1/65,500; ids and counts are exact.
     """
 
     ids: NDArray[np.uint32] = field(default_factory=_u32)  # [n]
