@@ -8,10 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from interpedia_autointerp.benchmarks.entries import EMPTY, SAME_TOKEN, Bench, Entry, compare
+from interpedia_autointerp.benchmarks.entries import EMPTY, SAME_TOKEN, Bench, Claim, Entry, compare, scores
 from interpedia_autointerp.benchmarks.report import report
 from interpedia_autointerp.benchmarks.scramble import scrambled
-from interpedia_autointerp.explainers import EXPLAINERS, How
+from interpedia_autointerp.explainers import EXPLAINERS, How, Hypothesis
+from interpedia_autointerp.puzzles import all_puzzles
 from interpedia_autointerp.scorers import SCORERS
 from interpedia_autointerp.statistics import paired_difference
 from interpedia_autointerp.workshop import Workshop
@@ -152,15 +153,35 @@ async def test_the_hard_baseline_is_another_feature_with_the_same_token(service)
     assert all(entry.value == 1.0 for entry in found.values())
 
 
-def entry(feature: int, method: str, value: float | None, status: str = "ok") -> Entry:
+def entry(
+    feature: int, method: str, value: float | None, status: str = "ok", scorer: str = "detection"
+) -> Entry:
     return Entry(
         f"m/s/{feature}",
         method,
-        "detection",
+        scorer,
         status,
         metric="balanced_accuracy" if value else "",
         value=value,
     )
+
+
+@pytest.mark.parametrize("scorer", ["simulation", "intervention"])
+def test_a_failure_is_worth_nothing_where_chance_is_0(scorer):
+    entries = [entry(n, "a", 0.4 if n < 2 else None, "ok" if n < 2 else "failed", scorer) for n in range(4)]
+    (row,) = report(entries)["tables"][scorer]
+    assert row["mean"] == pytest.approx(0.2)
+
+
+async def test_to_claim_no_pattern_is_chance_also_where_rules_are_run():
+    task = all_puzzles()[0].task
+    claims = [
+        Claim(task, "silent", Hypothesis("No pattern found.", no_pattern=True)),
+        Claim(task, "prose", Hypothesis("names of fruit")),
+    ]
+    silent, prose = await scores(Bench([], [(SCORERS["rule"], How())]), claims)
+    assert (silent.status, silent.value, silent.text) == ("ok", 0.5, "No pattern found.")
+    assert prose.status == "not_applicable"
 
 
 def test_a_method_cannot_gain_by_failing():

@@ -219,7 +219,7 @@ async def test_a_call_taken_over_is_settled_once_by_each(database: Database) -> 
     """A process that was thought dead answers after another has asked again: nothing is freed twice."""
     run_id, job_id = await new_run(database, cap_tokens=1_000, cap_micro=1_000)
     amount = Amount(100, 100)
-    (first,) = await open_calls(database, [opening("k", job_id, amount, run_id)])
+    (first,) = await open_calls(database, [opening("k", job_id, amount, run_id)], lease_s=0)
     (second,) = await open_calls(database, [opening("k", job_id, amount, run_id)])
     assert isinstance(first, Opened)
     assert isinstance(second, Opened)
@@ -294,7 +294,7 @@ def test_an_estimate_is_a_range_and_money_is_unknown_without_a_price(database: D
     assert total.calls == 2
     assert 0 < total.tokens_low < total.tokens_high
     assert (total.micro_low, total.micro_high) == (total.tokens_low, total.tokens_high)
-    worst = [worst_case(TokenEstimator(), each).total for each in requests]
+    worst = [worst_case(each).total for each in requests]
     assert total.tokens_high == worst[0] + 2 * worst[1]
     unpriced = Caller(database, llm_settings(url))
     assert unpriced.estimate(requests).micro_high is None

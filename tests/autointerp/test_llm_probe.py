@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from interpedia_autointerp.llm import Caller, Capabilities, require
 from interpedia_shared.db.models import LLMEndpoint
@@ -85,6 +87,13 @@ async def test_the_finding_is_kept_until_the_endpoint_is_another(database: Datab
         script.json_schema = "refused"
         caller = Caller(database, llm_settings(url))
         assert (await caller.capabilities("default")).json_schema
+        before = len(script.seen)
+        assert (await caller.capabilities("default", fresh=True)).json_schema
+        assert len(script.seen) == before, "not twice within a minute: no budget counts a probe"
+        async with database.write() as session:
+            await session.execute(
+                update(LLMEndpoint).values(probed_at=datetime.now(UTC) - timedelta(seconds=61))
+            )
         assert not (await caller.capabilities("default", fresh=True)).json_schema
         described = await caller.describe()
         await caller.aclose()

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sqlalchemy import update
 
 from interpedia_autointerp.redteam.attempt import Attempt
 from interpedia_autointerp.redteam.verdict import counterexamples, score_values, verdict
 from interpedia_shared.db.models import Explanation, LLMCall, RedTeamText, Score
 from interpedia_shared.db.session import Database
-from tests.support.autointerp import DEAD, SAE, Author
+from tests.support.autointerp import DEAD, SAE, SCARCE, Author
+from tests.support.jobs import until
 from tests.support.llm import all_rows
 from tests.support.rule_judge import last_json, rule
 from tests.support.scripted_llm import Body, Reply, Script, refusal
@@ -47,10 +49,11 @@ async def test_a_true_hypothesis_survives(service, database: Database):
     fired = [text for text in run["texts"] if text["intent"] == "should_fire"]
     assert all(text["max_activation"] > 0 and "word1" in "".join(text["tokens"]) for text in fired)
     assert run["spent"]["paid_calls"] >= 5
-    head = next(row for row in await all_rows(database, Score) if row.is_headline)
-    assert head.scorer == "redteam"
-    assert head.value == found["signed_auroc"]["value"]
-    assert head.baseline == 0.0
+    rows = {row.metric: row for row in await all_rows(database, Score)}
+    assert {row.scorer for row in rows.values()} == {"redteam"}
+    assert rows["signed_auroc"].value == found["signed_auroc"]["value"]
+    assert rows["signed_auroc"].baseline == 0.0
+    assert not any(row.is_headline for row in rows.values())
 
 
 async def test_a_false_hypothesis_is_refuted_revised_and_the_revision_meets_other_texts(
@@ -76,7 +79,7 @@ async def test_a_false_hypothesis_is_refuted_revised_and_the_revision_meets_othe
     assert not old & new
     by_method = {row.method: row for row in await all_rows(database, Explanation)}
     assert by_method["redteam-revision"].hypothesis["parent"] == by_method["human"].id
-    assert by_method["redteam-revision"].is_default
+    assert by_method["human"].is_default, "a red-team leaves it alone"
 
 
 @pytest.mark.parametrize(("hypothesis", "outcome"), [("word1", "survived"), ("word9", "refuted")])
@@ -86,20 +89,74 @@ async def test_ones_own_texts_are_enough(service, database: Database, hypothesis
     async with service(has_llm=False) as it, it.working():
         order = await it.order("redteam", feature=FEATURE, hypothesis=hypothesis, texts=texts, endpoint=None)
         job = await it.ended(order["job"]["id"])
-        # the next hypothesis on this feature has to face the same texts
-        again = await it.order(
-            "redteam", feature=FEATURE, hypothesis="another", texts=OWN[:1], endpoint=None, seed=1
-        )
-        report = (await it.ended(again["job"]["id"]))["result"]["report"]["rounds"][0]
+        # the same hypothesis has to face the same texts again; what they are meant to do is not another's
+        tried: dict[str, int] = {}
+        for text in (hypothesis, "another"):
+            again = await it.order(
+                "redteam", feature=FEATURE, hypothesis=text, texts=OWN[:1], endpoint=None, seed=1
+            )
+            report = (await it.ended(again["job"]["id"]))["result"]["report"]["rounds"][0]
+            tried[text] = report["hit_rates"]["0"]["n"] + report["trap_rate"]["n"]
     found = job["result"]["report"]["rounds"][0]
     wins = found["paired_win_rate"]
     assert wins["n"] == 6
     assert wins["value"] == (1.0 if outcome == "survived" else 0.0)
     assert found["p_pairs"] == pytest.approx(stats.binomtest(0, 6, 0.5).pvalue)
     assert found["outcome"] in {outcome, "undecided"}
-    assert report["hit_rates"]["0"]["n"] + report["trap_rate"]["n"] == 12
+    assert tried == {hypothesis: 12, "another": 1}
     assert await all_rows(database, LLMCall) == []
     assert {row.author for row in await all_rows(database, RedTeamText)} >= {"corpus"}
+
+
+async def test_a_red_team_leaves_what_is_shown_alone(service, database: Database):
+    texts = [{"text": f"word50 word59 word1 word5{n}", "intent": "should_fire"} for n in range(6)]
+    async with service(has_llm=False) as it, it.working():
+        order = await it.order(
+            "explain", saes=[SAE], methods=[{"name": "token-lookup"}], scorers=[{"name": "rule"}]
+        )
+        await it.ended(order["job"]["id"])
+        order = await it.order(
+            "redteam", feature=FEATURE, hypothesis="something wrong", texts=texts, endpoint=None
+        )
+        job = await it.ended(order["job"]["id"])
+    assert job["result"]["report"]["rounds"][0]["signed_auroc"]["value"] > 0.8
+    shown = [row for row in await all_rows(database, Explanation) if row.feature_idx == 1 and row.is_default]
+    assert [row.method for row in shown] == ["token-lookup"]
+    by_text = {row.text: row for row in await all_rows(database, Explanation)}
+    assert by_text["something wrong"].best_score is None
+
+
+async def test_a_feature_with_too_few_examples_gets_no_numbers(service, database: Database):
+    texts = [{"text": f"word50 word5{n} word{SCARCE}", "intent": "should_fire"} for n in range(6)]
+    async with service(has_llm=False) as it, it.working():
+        order = await it.order(
+            "redteam", feature=f"{SAE}/{SCARCE}", hypothesis="x", texts=texts, endpoint=None
+        )
+        job = await it.ended(order["job"]["id"])
+    assert job["result"]["report"]["rounds"][0]["outcome"] == "insufficient"
+    rows = await all_rows(database, Score)
+    assert len(rows) == 4
+    assert all((row.status, row.value, row.ci_low) == ("insufficient", None, None) for row in rows)
+    assert {row.details["outcome"] for row in rows} == {"insufficient"}
+
+
+async def test_a_hypothesis_that_is_changed_while_it_is_tested_gets_no_numbers(service, database: Database):
+    async with service(has_llm=False) as it, it.working():
+        it.live.is_open = False
+        order = await it.order("redteam", feature=FEATURE, hypothesis="word1", texts=OWN, endpoint=None)
+
+        async def is_asked() -> bool:
+            return it.live.requests > 0
+
+        await until(is_asked)
+        async with database.write() as session:
+            await session.execute(update(Explanation).values(text="something else"))
+        it.live.is_open = True
+        job = await it.ended(order["job"]["id"])
+    assert job["result"]["counts"] == {"failed": 1}
+    assert job["result"]["failures"] == {"round 1": "the text was changed meanwhile"}
+    assert await all_rows(database, Score) == []
+    assert await all_rows(database, RedTeamText) == [], "they were written against the old text"
 
 
 async def test_a_text_that_cannot_run_fails_alone(service, database: Database):
@@ -243,6 +300,12 @@ def test_what_did_not_run_or_was_off_intent_counts_for_nothing():
     assert all(row.n_abstained == 6 and row.n_failed == 1 for row in score_values(found, judge=None))
 
 
-def test_few_texts_are_no_score():
-    rows = score_values(verdict([attempt("should_fire", 5.0), attempt("control", 0.0)]), judge=None)
-    assert all(row.status == "insufficient" and row.value is None for row in rows)
+@pytest.mark.parametrize(("n_fire", "n_controls"), [(1, 1), (1, 40), (4, 40), (40, 4)])
+def test_few_texts_are_no_score(n_fire, n_controls):
+    attempts = [attempt("should_fire", 5.0)] * n_fire + [attempt("control", 0.0)] * n_controls
+    found = verdict(attempts)
+    assert (found.signed_auroc.value, found.signed_auroc.n) == (None, n_fire + n_controls)
+    rows = {row.metric: row for row in score_values(found, judge=None)}
+    assert (rows["signed_auroc"].status, rows["signed_auroc"].value) == ("insufficient", None)
+    if n_fire < 5:
+        assert all(row.status == "insufficient" and row.value is None for row in rows.values())

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import uuid
 
+from sqlalchemy import update
+
 from interpedia_autointerp.material.task import Task
+from interpedia_autointerp.score.repository import partners
 from interpedia_shared.db import models
 from interpedia_shared.db.models import Explanation, ExplanationTask, Score, Verdict
 from interpedia_shared.db.session import Database
 from interpedia_shared.explanations import HUMAN, NewExplanation, add_explanations
+from interpedia_shared.ids import FeatureRef
 from tests.support.autointerp import DEAD, SAE, SCARCE, Service
+from tests.support.jobs import until
 from tests.support.llm import all_rows
 from tests.support.rule_judge import rule
 
@@ -55,6 +60,50 @@ async def test_a_persons_explanation_is_scored_beside_anothers(service, database
     tasks: list[ExplanationTask] = list(await all_rows(database, ExplanationTask))
     assert {task.split_hash for task in tasks} == {row.split_hash for row in by_id.values()}
     assert all(Task.from_json(task.material).split_hash == task.split_hash for task in tasks)
+
+
+async def test_the_first_text_of_a_person_has_a_baseline_among_the_machines(service, database: Database):
+    async with service() as it, it.working():
+        order = await it.order("explain", saes=[SAE], methods=[{"name": "token-lookup"}])
+        await it.ended(order["job"]["id"])
+        ids = await write(it, {1: f"word1 {rule(any=['word1'])}"})
+        order = await it.order("score", explanations=[ids[1]], scorers=[{"name": "detection"}])
+        await it.ended(order["job"]["id"])
+        await write(it, {2: "word2"})
+        async with it.database.read() as session:
+            few = await partners(session, it.world.sae_id, HUMAN, before=10**9)
+            many = await partners(session, it.world.sae_id, "token-lookup", before=10**9)
+    (row,) = await heads(database)
+    assert row.baseline == 0.5
+    # nor is one other person's text everybody's baseline; a method with enough of its own keeps to them
+    assert len(few) == len(many) == 10
+    assert few[FeatureRef.parse(f"{SAE}/2")].text == "word2"
+    assert many[FeatureRef.parse(f"{SAE}/2")].text != "word2"
+
+
+async def test_a_text_that_is_changed_while_it_is_judged_gets_no_score(service, database: Database):
+    async with service() as it, it.working():
+        ids = await write(it, {n: f"word{n} {rule(any=[f'word{n}'])}" for n in range(3)})
+        scorers = [{"name": "detection"}]
+        first = await it.order("score", explanations=[ids[2]], scorers=scorers)
+        await it.ended(first["job"]["id"])
+        asked = len(it.script.questions)
+        it.script.is_open = False
+        order = await it.order("score", explanations=[ids[1]], scorers=scorers)
+
+        async def is_asked() -> bool:
+            return len(it.script.questions) > asked
+
+        await until(is_asked)
+        async with it.database.write() as session:
+            changed = update(Explanation).where(Explanation.id == ids[1]).values(text="my shop")
+            await session.execute(changed)
+        it.script.is_open = True
+        job = await it.ended(order["job"]["id"])
+    assert job["result"]["counts"] == {"failed": 1}
+    assert job["result"]["failures"] == {f"explanation {ids[1]} detection": "the text was changed meanwhile"}
+    assert await heads(database, explanation_id=ids[1]) == []
+    assert {row.explanation_id for row in await all_rows(database, Verdict)} == {ids[2]}
 
 
 async def test_population_precision_is_below_that_of_the_balanced_task(service, database: Database):

@@ -113,6 +113,9 @@ def test_parameters_are_checked():
         SCORERS["intervention"].plan(FRUIT.task, TRUE, How({"strengths": [0.0]}))
     for scorer in SCORERS.values():
         assert scorer.params_model.model_json_schema()["additionalProperties"] is False
+        # what explainers have seen is not judged
+        with pytest.raises(ValidationError):
+            scorer.params_model.model_validate({"split": "explain"})
 
 
 # --- detection

@@ -146,6 +146,34 @@ async def test_one_token_at_a_time_needs_no_prompt_logprobs():
     assert scored(scorer, FRUIT.task, judged, judge=None)[0].value > 0.8
 
 
+@pytest.mark.parametrize("mode", ["prompt", "tokens"])
+async def test_a_window_of_which_one_token_was_not_read_fails(mode):
+    class Almost:
+        async def answer(self, asks):
+            said = _prompt_digits if mode == "prompt" else _one_digit
+            return [said(ask.request, is_whole=number > 0) for number, ask in enumerate(asks)]
+
+    scorer, how = SCORERS["simulation"], How({"mode": mode, "n_windows": 20})
+    judged = await judge(scorer, FRUIT.task, {"explanation": TRUE}, how, answerer=Almost())
+    failed = [v for v in judged.verdicts["explanation"] if v.state == "failed"]
+    assert [v.reason for v in failed] == ["no digit at some of the tokens"]
+    headline = scored(scorer, FRUIT.task, judged, judge=None)[0]
+    assert (headline.status, headline.n_failed) == ("ok", 1)
+
+
+def _one_digit(request, *, is_whole: bool) -> LLMAnswer:
+    digit = "0" if is_whole else "none"
+    return LLMAnswer("h", text=digit, logprobs=(TokenLogprob(digit, -0.01),))
+
+
+def _prompt_digits(request, *, is_whole: bool) -> LLMAnswer:
+    tokens = _digits(FRUITS)(request.text)
+    if not is_whole:
+        last = max(at for at, (token, _, _) in enumerate(tokens) if token.strip() == "unknown")
+        tokens[last] = (tokens[last][0], -0.1, {})
+    return LLMAnswer("h", prompt_logprobs=tuple(TokenLogprob(*token) for token in tokens))
+
+
 # --- no verdicts, an order
 
 

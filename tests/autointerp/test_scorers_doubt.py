@@ -19,6 +19,7 @@ from interpedia_autointerp.puzzles import all_puzzles
 from interpedia_autointerp.scorers import SCORERS, Basis, LiveAnswerer, ScoreValue, Verdict, judge, scored
 from interpedia_autointerp.scorers.fuzzing import wrong_positions
 from interpedia_autointerp.statistics import population_precision
+from interpedia_shared.embeddings import EmbeddingRefused
 from interpedia_shared.problems import MissingCapability
 from tests.autointerp.test_puzzles import Direct
 from tests.support.llm import calling
@@ -247,6 +248,22 @@ async def test_an_encoder_that_gives_no_numbers_gives_no_score():
     judged = await judge(SCORERS["embedding"], FRUIT.task, {"explanation": TRUE}, How(), answerer=answerer)
     assert {v.reason for v in judged.verdicts["explanation"]} == {"no number"}
     assert scored(SCORERS["embedding"], FRUIT.task, judged, judge="b")[0].status == "failed"
+
+
+async def test_a_window_that_the_encoder_refuses_fails_alone():
+    refused = FRUIT.task.of("test")[0]
+
+    class Picky(BagOfWords):
+        def embed(self, texts):
+            if refused.text in texts:
+                raise EmbeddingRefused("The embedding endpoint refuses a text with 413.")
+            return super().embed(texts)
+
+    answerer = LiveAnswerer(FRUIT.task.feature, embedder=Picky())
+    judged = await judge(SCORERS["embedding"], FRUIT.task, {"explanation": TRUE}, How(), answerer=answerer)
+    assert [v.item for v in judged.verdicts["explanation"] if v.state == "failed"] == [refused.id]
+    headline = scored(SCORERS["embedding"], FRUIT.task, judged, judge="b")[0]
+    assert (headline.status, headline.n_failed) == ("ok", 1)
 
 
 # --- back to the population

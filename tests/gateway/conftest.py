@@ -34,10 +34,11 @@ def short_tracebacks() -> None:
 
 
 def gateway_settings(data_dir: Path, ingest_url: str = "http://127.0.0.1:9") -> GatewaySettings:
-    """Settings for tests; by default nobody answers at the ingest address."""
+    """Settings for tests; nobody answers at the other services' addresses, at ingest's unless it is given."""
     return GatewaySettings(
         data_dir=data_dir,
         ingest_url=ingest_url,
+        autointerp_url="http://127.0.0.1:9",
         events_poll_s=0.02,
         events_heartbeat_s=0.05,
         export_chunk=7,

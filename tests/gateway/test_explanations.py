@@ -201,7 +201,7 @@ async def test_the_default_is_chosen_by_evidence(
         "ci_high": pytest.approx(0.85), "n": 100, "baseline": 0.5, "judge": "default: judge-1",
     }  # fmt: skip
     # what is furthest above its own baseline wins, not the largest number
-    await scored(database, explained, person, 0.95, baseline=0.9, scorer="embedding", metric="auroc")
+    await scored(database, explained, person, 0.95, baseline=0.9, scorer="surprisal", metric="auroc")
     assert (await shown(own_client))["id"] == wordy
     await scored(database, explained, person, 0.9)
     assert (await shown(own_client))["id"] == person
@@ -221,6 +221,31 @@ async def test_the_default_is_chosen_by_evidence(
             .group_by(Explanation.is_default)
         )
         assert {is_default: count for is_default, count in rows} == {True: 1, False: 2}  # noqa: C416
+
+
+async def test_above_chance_is_above_chance_and_on_one_scale(
+    own_client: httpx.AsyncClient, database: Database, explained: Explained
+) -> None:
+    person = explained.ids["rivers and lakes"]
+    wordy = await machine(database, explained, "water")
+    await scored(database, explained, wordy, 0.7)
+    # another text that does worse than chance makes nothing better
+    await scored(database, explained, person, 0.6, baseline=0.05)
+    assert (await shown(own_client))["id"] == wordy
+    # neither have blind scorers, texts that somebody chose, or scores that nothing stands beside
+    for scorer in ("embedding", "redteam"):
+        await scored(database, explained, person, 0.99, baseline=0.0, scorer=scorer, metric="auroc")
+    await scored(database, explained, person, 0.99, baseline=None, scorer="fuzzing")
+    best = await shown(own_client)
+    assert (best["id"], best["best_score"]) == (wordy, 0.7)
+    # 0.15 of the half that is above chance is less than 0.35 of the whole
+    await scored(database, explained, person, 0.4, baseline=0.0, scorer="simulation", metric="correlation")
+    best = await shown(own_client)
+    assert (best["id"], best["best_score"]) == (person, 0.4)
+    assert best["evidence"]["scorer"] == "simulation"
+    for scorer in ("embedding", "redteam"):
+        await scored(database, explained, person, 0.99, baseline=0.0, scorer=scorer, metric="auroc")
+    assert (await shown(own_client))["evidence"]["scorer"] == "simulation"
 
 
 async def test_without_people_a_claim_comes_before_no_pattern(
@@ -271,6 +296,18 @@ async def test_scores_and_verdicts_are_all_there(
     assert (await own_client.patch(place, json={"text": "new"}, headers=headers)).status_code == 409
     same = await own_client.patch(place, json={"text": "rivers and lakes", "role": "input"}, headers=headers)
     assert same.status_code == 200
+
+
+async def test_a_new_text_keeps_no_rule_of_the_old_one(
+    own_client: httpx.AsyncClient, database: Database, explained: Explained
+) -> None:
+    rule = {"kind": "tokens", "values": {" river": 1.0}}
+    number = await machine(database, explained, "rivers", hypothesis={"rule": rule, "role": "input"})
+    place, headers = f"/v1/explanations/{number}", {"x-api-key": explained.world.key}
+    same = await own_client.patch(place, json={"text": "rivers"}, headers=headers)
+    assert same.json()["hypothesis"] == {"rule": rule, "role": "input"}
+    edited = await own_client.patch(place, json={"text": "my shop"}, headers=headers)
+    assert edited.json()["hypothesis"] == {"role": "input"}
 
 
 async def test_a_rebuild_copies_densities_anew(database: Database, explained: Explained) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 
 from interpedia_autointerp.embed import EmbedExplanations
 from interpedia_gateway.app import create_app
@@ -178,10 +178,25 @@ async def test_an_exact_name_finds_that_feature_alone(caller: httpx.AsyncClient)
         found = await find(caller, name)
         assert refs(found) == ["tiny/1-res-test/4"]
         assert by(found["items"][0]) == {"ref": 1}
-    for name in ("tiny/1-res-test/40", "tiny/1-res-test/99999999999999999999", "tiny/none/4"):
+    for name in ("tiny/1-res-test/40", "tiny/1-res-test/99999999999999999999"):
         assert refs(await find(caller, name)) == []
     assert refs(await find(caller, "tiny/1-res-test/4", model="other")) == []
     assert ref_of("and/or") is None
+
+
+async def test_a_date_is_no_name_of_a_feature(
+    caller: httpx.AsyncClient, explained: Explained, settings_of_search: DatabaseSettings
+) -> None:
+    database = Database(settings_of_search)
+    said = NewExplanation(3, "the attacks of 9/11/2001", HUMAN, explained.world.account_id)
+    async with database.write() as session:
+        (added,) = await add_explanations(session, explained.world.sae_id, [said])
+    for mode in ("hybrid", "keyword"):
+        assert refs(await find(caller, "9/11/2001", mode=mode))[0] == "tiny/1-res-test/3"
+    async with database.write() as session:
+        await session.execute(delete(Explanation).where(Explanation.id == added))
+    await database.dispose()
+    assert ref_of("9/11/2001") is not None
 
 
 async def test_private_and_unlisted_saes_stay_out(caller: httpx.AsyncClient, explained: Explained) -> None:
@@ -192,7 +207,10 @@ async def test_private_and_unlisted_saes_stay_out(caller: httpx.AsyncClient, exp
             refs(await find(caller, "rivers", explained.reader_key, mode=mode))
         )
         assert {hidden, unlisted} <= set(refs(await find(caller, "rivers", explained.guest_key, mode=mode)))
-    assert refs(await find(caller, hidden)) == []
+    # who may not see it is told what is told of an SAE that is not there
+    assert hidden not in refs(await find(caller, hidden))
+    assert refs(await find(caller, hidden, mode="keyword")) == []
+    assert refs(await find(caller, "tiny/2-none/0", mode="keyword")) == []
     assert refs(await find(caller, hidden, explained.guest_key)) == [hidden]
     # an unlisted one is found where it is named, as its own page is
     assert refs(await find(caller, "rivers", model="tiny", sae="3-unlisted"))[:1] == [unlisted]

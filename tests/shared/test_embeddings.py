@@ -211,3 +211,10 @@ def test_an_endpoint_that_misbehaves_is_a_problem_without_the_key(kind: str) -> 
 def test_an_address_without_a_model_is_refused() -> None:
     with pytest.raises(ValidationError, match="go together"):
         EmbeddingSettings(base_url="http://127.0.0.1:9")
+
+
+def test_a_key_is_not_in_the_error_about_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERPEDIA_EMBEDDING__API_KEY", "sk-very-secret")
+    with pytest.raises(ValidationError) as caught:
+        EmbeddingSettings(base_url="http://127.0.0.1:9")
+    assert "sk-very-secret" not in str(caught.value)

@@ -106,6 +106,7 @@ class LiveModel:
 
     requests: int = 0
     busy: int = 0
+    is_open: bool = True
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/v1/activations", self.activations, methods=["POST"])])
@@ -113,6 +114,8 @@ class LiveModel:
     async def activations(self, request: Request) -> Response:
         body = await request.json()
         self.requests += 1
+        while not self.is_open:  # noqa: ASYNC110 it is opened from another thread
+            await asyncio.sleep(0.01)
         if self.busy:
             self.busy -= 1
             return JSONResponse({"detail": "busy"}, 429, {"retry-after": "0"})

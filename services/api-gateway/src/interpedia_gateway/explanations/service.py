@@ -36,6 +36,7 @@ from interpedia_shared.problems import Conflict, ExplanationNotFound, Forbidden
 from interpedia_shared.schemas import Page
 
 log = structlog.get_logger(__name__)
+_OF_ANY_TEXT = ("role", "parent")
 
 
 class Explanations:
@@ -118,14 +119,19 @@ class Explanations:
         async with self._database.write() as session:
             row = await _own(session, explanation, caller)
             changes: dict[str, Any] = {}
-            if body.role is not None:
-                changes["hypothesis"] = {**row.hypothesis, "role": body.role}
+            hypothesis = row.hypothesis
             if body.text is not None and body.text != row.text:
                 await _check_unjudged(session, explanation)
                 await _check_new(session, row.sae_id, row.feature_idx, caller, body.text)
                 changes["text"] = body.text
                 changes["embedding"] = None if vector is None else vector.values.tolist()
                 changes["embedding_model"] = None if vector is None else vector.model
+                # a rule of the old text must not be scored for the new one
+                hypothesis = {name: hypothesis[name] for name in _OF_ANY_TEXT if name in hypothesis}
+            if body.role is not None:
+                hypothesis = {**hypothesis, "role": body.role}
+            if hypothesis != row.hypothesis:
+                changes["hypothesis"] = hypothesis
             if changes:
                 await session.execute(
                     update(Explanation).where(Explanation.id == explanation).values(**changes)

@@ -10,9 +10,10 @@ from sqlalchemy import Row, text
 
 from interpedia_gateway.features.schemas import Evidence, ShownExplanation
 from interpedia_shared.db.session import ReadSession
+from interpedia_shared.explanations import ABOVE_CHANCE, IS_EVIDENCE
 
-# The default; and of its headline scores the newest of each scorer, of these the one furthest above chance.
-_SHOWN = text("""
+# The default; and of its evidence the newest score of each scorer, of these the one furthest above chance.
+_SHOWN = text(f"""
 SELECT said.feature_idx, said.total, said.id, said.text, said.method, account.name AS author,
     said.best_score, best.*
 FROM (
@@ -23,11 +24,11 @@ FROM (
 ) said JOIN account ON account.id = said.account_id
 LEFT JOIN LATERAL (
     SELECT * FROM (
-        SELECT DISTINCT ON (scorer) scorer, metric, value, ci_low, ci_high, n, baseline, judge FROM score
-        WHERE explanation_id = said.id AND is_headline AND status = 'ok' AND stratum = 'all'
-            AND value IS NOT NULL
+        SELECT DISTINCT ON (scorer) scorer, metric, value, ci_low, ci_high, n, baseline, judge,
+            {ABOVE_CHANCE} AS above_chance FROM score
+        WHERE explanation_id = said.id AND {IS_EVIDENCE}
         ORDER BY scorer, score.id DESC
-    ) newest ORDER BY ci_low - baseline DESC NULLS LAST, value DESC LIMIT 1
+    ) newest ORDER BY above_chance DESC NULLS LAST, value DESC LIMIT 1
 ) best ON true
 """)
 

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, or_, select, text
 
+from interpedia_gateway.catalogue.lookup import listed_for
 from interpedia_gateway.features import rendering
 from interpedia_gateway.search.filters import Narrowed, SearchFilter, narrow
 from interpedia_gateway.search.schemas import By, FoundExplanation, Match, Mode, SearchHit, SearchOut
@@ -17,6 +18,7 @@ from interpedia_gateway.search.tokens import Tokenizers, ids_by_tokenizer
 from interpedia_gateway.search.vectors import TextVector, TextVectors
 from interpedia_gateway.vocabulary import Vocabularies, Words
 from interpedia_shared.auth import Caller
+from interpedia_shared.db.models import SAE
 from interpedia_shared.db.session import Database, ReadSession
 from interpedia_shared.embeddings import EmbeddingUnavailable
 from interpedia_shared.ids import FeatureRef
@@ -53,7 +55,7 @@ class Search:
             EmbeddingUnavailable: a semantic search without an embedder; a hybrid one does without.
             NotFound, Invalid: a filter names nothing that is there.
         """
-        ref = None if question.mode == "semantic" else ref_of(question.query)
+        ref = await self._named(question)
         vector, note = (None, None) if ref is not None else await self._vector(question)
         async with self._database.read() as session:
             narrowed = await narrow(session, question.wanted, question.caller)
@@ -67,6 +69,17 @@ class Search:
             embedding_model=None if vector is None else vector.model,
             note=note,
         )
+
+    async def _named(self, question: Question) -> FeatureRef | None:
+        """The feature that the query names. Where there is no such SAE it is words, as a date is."""
+        ref = None if question.mode == "semantic" else ref_of(question.query)
+        if ref is None:
+            return None
+        async with self._database.read() as session:
+            narrowed = await narrow(session, question.wanted, question.caller)
+            seen = or_(listed_for(question.caller), SAE.id.in_(narrowed.sae_ids or ()))
+            named = select(SAE.id).where(SAE.model_id == ref.model, SAE.slug == ref.sae, seen)
+            return None if await session.scalar(named) is None else ref
 
     async def _vector(self, question: Question) -> tuple[TextVector | None, str | None]:
         if question.mode == "keyword":
@@ -98,7 +111,7 @@ class Search:
 
 
 def ref_of(query: str) -> FeatureRef | None:
-    """The feature that a query names: `model/sae/index`, or the address of its page."""
+    """The feature that a query may name: `model/sae/index`, or the address of its page."""
     query = query.strip()
     address = _URL.search(query)
     try:

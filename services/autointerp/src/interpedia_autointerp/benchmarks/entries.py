@@ -185,6 +185,9 @@ async def _score(
     )
     if own is None:
         return base
+    if own.no_pattern and own.rule is None and scorer.needs(how).rule:
+        # a method cannot gain by saying nothing where that is no rule
+        own = replace(own, rule=NOTHING.rule)
     subjects: dict[Subject, Hypothesis] = {"explanation": own}
     other = partner(task.feature, own, pool, seed=bench.seed)
     if other is not None:

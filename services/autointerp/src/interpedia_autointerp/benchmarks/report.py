@@ -9,13 +9,8 @@ from typing import Any
 from interpedia_autointerp.benchmarks.entries import EMPTY, Entry
 from interpedia_autointerp.statistics import holm, mean_interval, paired_difference
 
-CHANCE: Mapping[str, float] = {
-    "balanced_accuracy": 0.5,
-    "auroc": 0.5,
-    "pearson": 0.0,
-    "explained_variance": 0.0,
-    "correlation": 0.0,
-}
+CHANCE: Mapping[str, float] = {"simulation": 0.0, "intervention": 0.0}
+"""Of scorers whose number is no share of right answers; of all others a half."""
 _LEFT_OUT = frozenset({"insufficient", "not_applicable"})
 
 
@@ -73,7 +68,7 @@ def _value(entry: Entry) -> float:
 
 
 def _chance(entry: Entry) -> float:
-    return CHANCE.get(entry.metric, 0.5)
+    return CHANCE.get(entry.scorer, 0.5)
 
 
 def _mean(values: Sequence[float]) -> float | None:

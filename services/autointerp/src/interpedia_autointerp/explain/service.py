@@ -52,10 +52,10 @@ class ExplainService:
         asking = explainer_needs(request.methods, request.endpoint)
         asking += [(name, each.endpoint) for name, each in scorer_needs(request.scorers, request.endpoint)]
         targets = await self._targets(caller, request)
-        if request.dry_run:
-            return Answer.of(200, await self._estimate(request, targets))
-        await check_endpoint(self._workshop.caller, request.endpoint, asking, request.budget)
         verify = any(need for _, need in asking) if request.verify is None else request.verify
+        if request.dry_run:
+            return Answer.of(200, await self._estimate(request, targets, verify))
+        await check_endpoint(self._workshop.caller, request.endpoint, asking, request.budget)
 
         async def order(session: WriteSession) -> Order:
             del session
@@ -77,7 +77,9 @@ class ExplainService:
             raise Invalid.field("#/saes", f"{number} features, the limit of one job is {limit}")
         return targets
 
-    async def _estimate(self, request: ExplainRequest, targets: Sequence[Target]) -> WorkAccepted:
+    async def _estimate(
+        self, request: ExplainRequest, targets: Sequence[Target], verify: bool
+    ) -> WorkAccepted:
         methods = [explainer_of(choice) for choice in request.methods]
         scorers = [scorer_of(choice) for choice in request.scorers]
         how = (request.endpoint, request.seed, request.repeat)
@@ -85,7 +87,9 @@ class ExplainService:
             explaining([(method, How(params, *how)) for method, params in methods]),
             scoring([(scorer, How(params, *how)) for scorer, params in scorers], len(methods)),
         )
-        found = await estimate_order(self._workshop.caller, self._workshop.shelf, targets, plan)
+        found = await estimate_order(
+            self._workshop.caller, self._workshop.shelf, targets, plan, verify=verify
+        )
         return WorkAccepted(estimate=found)
 
     def _order(

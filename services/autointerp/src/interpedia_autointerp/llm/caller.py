@@ -14,6 +14,7 @@ from interpedia_autointerp.llm.capabilities import Capabilities, Need, require
 from interpedia_autointerp.llm.errors import BudgetExhausted
 from interpedia_autointerp.llm.estimate import Estimate, estimate
 from interpedia_autointerp.llm.exchange import Unwanted
+from interpedia_autointerp.llm.leases import LEASE_S
 from interpedia_autointerp.llm.reading import Reading, read_reply
 from interpedia_autointerp.llm.registry import Endpoint, Registry
 from interpedia_autointerp.llm.request import AnyRequest, LLMRequest, Message, request_hash
@@ -30,9 +31,9 @@ class Caller:
     Limits of rate and concurrency hold within the process; budgets and stored answers hold for all.
     """
 
-    def __init__(self, database: Database, settings: LLMSettings) -> None:
+    def __init__(self, database: Database, settings: LLMSettings, *, lease_s: float = LEASE_S) -> None:
         self._registry = Registry(database, settings)
-        self._book = CallBook(database)
+        self._book = CallBook(database, lease_s=lease_s)
 
     def names(self) -> list[str]:
         """Endpoints of the settings."""
@@ -43,7 +44,7 @@ class Caller:
         return await self._registry.describe()
 
     async def capabilities(self, name: str, *, fresh: bool = False) -> Capabilities:
-        """What an endpoint can do, probed at most once a day; `fresh` probes now.
+        """What an endpoint can do, probed at most once a day; `fresh` probes at most once a minute.
 
         Raises:
             EndpointNotFound: the settings have none of this name.

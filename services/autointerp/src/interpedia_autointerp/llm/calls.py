@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,7 +19,19 @@ from interpedia_autointerp.llm.budget_waits import IDLE_LOOKS, BudgetWaits
 from interpedia_autointerp.llm.errors import BudgetExhausted, JobPaused
 from interpedia_autointerp.llm.estimate import cost_micro, worst_case
 from interpedia_autointerp.llm.exchange import CallFailed, Sent, Unwanted
-from interpedia_autointerp.llm.ledger import Closing, Opened, Opening, Stored, close_calls, open_calls
+from interpedia_autointerp.llm.leases import LEASE_S, Leases
+from interpedia_autointerp.llm.ledger import (
+    Closing,
+    Found,
+    Opened,
+    Opening,
+    Stored,
+    UnderWay,
+    close_calls,
+    extend_call,
+    open_calls,
+)
+from interpedia_autointerp.llm.paying import Stake
 from interpedia_autointerp.llm.registry import Endpoint
 from interpedia_autointerp.llm.request import AnyRequest, LLMRequest
 from interpedia_autointerp.llm.wire import (
@@ -40,6 +53,8 @@ log = structlog.get_logger(__name__)
 # A paid answer is worth waiting for a database that restarts.
 CLOSE_TRIES = 30
 CLOSE_PAUSE_S = 1.0
+# How often an answer is looked for that another process is asking for.
+LOOK_S = 0.25
 _FORM_WORDS = ("response_format", "json_schema", "json_object", "schema", "grammar")
 
 
@@ -83,16 +98,21 @@ class Call:
 
     def reservation(self) -> Usage:
         """The most tokens it may take."""
-        return worst_case(self.endpoint.estimator, self.request)
+        return worst_case(self.request)
+
+    def expected(self) -> int:
+        """About how many tokens it takes, for limits of rate."""
+        return self.endpoint.estimator.tokens_in(self.request) + self.request.max_tokens
 
 
 class CallBook:
     """All calls under way in this process, by request hash."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, lease_s: float = LEASE_S) -> None:
         self._database = database
+        self._leases = Leases(database, lease_s=lease_s)
         self._calls: dict[str, Call] = {}
-        self._opening: Batches[Opening, Stored | Opened] = Batches(self._open)
+        self._opening: Batches[Opening, Stored | Opened | UnderWay] = Batches(self._open)
         self._closing: Batches[Closing, None] = Batches(self._close)
         self._waits = BudgetWaits()
 
@@ -124,9 +144,10 @@ class CallBook:
         """Wait until nothing is under way any more."""
         while self._calls:
             await asyncio.wait([call.task for call in self._calls.values() if call.task is not None])
+        await self._leases.aclose()
 
-    async def _open(self, openings: Sequence[Opening]) -> Sequence[Stored | Opened | Exception]:
-        return await open_calls(self._database, openings)
+    async def _open(self, openings: Sequence[Opening]) -> Sequence[Found]:
+        return await open_calls(self._database, openings, lease_s=self._leases.lease_s)
 
     async def _close(self, closings: Sequence[Closing]) -> Sequence[None]:
         for left in range(CLOSE_TRIES, 0, -1):
@@ -150,11 +171,17 @@ class CallBook:
         ending = Closing(
             opened.call_id, opened.attempt, run_id=call.run_id, budget=call.budget, amount=amount
         )
-        with self._waits.under_way(call.budget):
-            return await self._send(call, ending)
+        stake = Stake(ending, worst, is_wanted=call.is_wanted, extend=self._extend)
+        with self._waits.under_way(call.budget), self._leases.held(opened):
+            return await self._send(call, stake)
+
+    async def _extend(self, closing: Closing) -> BudgetExhausted | None:
+        return await extend_call(self._database, closing)
 
     async def _opened(self, call: Call, amount: Amount) -> Stored | Opened:
-        """The stored answer, or a row of ours; waits where only calls under way stand against the budget.
+        """The stored answer, or a row of ours.
+
+        Waits where another process asks the same, or only calls under way stand against the budget.
 
         Raises:
             BudgetExhausted: it does not fit, and waiting does not help.
@@ -173,36 +200,37 @@ class CallBook:
         idle = 0
         while True:
             try:
-                return await self._opening.submit(opening)
+                opened = await self._opening.submit(opening)
+                if not isinstance(opened, UnderWay):
+                    return opened
+                await asyncio.sleep(LOOK_S)
             except BudgetExhausted as error:
                 if not error.may_fit_later or idle == IDLE_LOOKS:
                     raise
                 idle = 0 if await self._waits.for_room(error.job_id) else idle + 1
             if not call.is_wanted():
-                raise Unwanted(0)
+                raise Unwanted
 
-    async def _send(self, call: Call, ending: Closing) -> Settled:
+    async def _send(self, call: Call, stake: Stake) -> Settled:
         """Send it and close its row, whatever happens."""
         try:
-            reply, mode, sent = await self._exchange(call)
+            reply, mode, sent = await self._exchange(call, stake)
         except CallFailed as error:
-            failed = self._failed(call, ending, error.failure.kind, error.failure.detail, error.lost)
+            failed = self._failed(call, stake, error.failure.kind, error.failure.detail)
             await self._closing.submit(failed)
             return Settled(
-                ending.call_id, None, error.failure, None, failed.usage, failed.cost_micro, is_paid=True
+                failed.call_id, None, error.failure, None, failed.usage, failed.cost_micro, is_paid=True
             )
-        except Unwanted as error:
-            await self._closing.submit(
-                self._failed(call, ending, "unwanted", "Nobody waited any more.", error.lost)
-            )
+        except Unwanted:
+            await self._closing.submit(self._failed(call, stake, "unwanted", "Nobody waited any more."))
             raise
         except (EndpointFailed, JobPaused) as error:
             kind = error.slug if isinstance(error, EndpointFailed) else error.reason
-            await self._closing.submit(self._failed(call, ending, kind, error.detail, 0))
+            await self._closing.submit(self._failed(call, stake, kind, error.detail))
             raise
-        usage = self._usage(call, reply, sent)
+        usage = stake.charged(self._told(call, reply, sent))
         done = replace(
-            ending,
+            stake.ending,
             response=reply.to_json(),
             output_mode=mode,
             usage=usage,
@@ -210,35 +238,30 @@ class CallBook:
             latency_ms=round(sent.seconds * 1000),
         )
         await self._closing.submit(done)
-        return Settled(ending.call_id, reply, None, mode, usage, done.cost_micro, is_paid=True)
+        return Settled(done.call_id, reply, None, mode, usage, done.cost_micro, is_paid=True)
 
-    def _failed(self, call: Call, ending: Closing, kind: str, detail: str, lost: int) -> Closing:
-        """A row without an answer. Requests that got none may have been billed: their prompts are charged."""
-        worst = call.reservation()
-        usage = Usage(worst.tokens_in * lost, 0, 0, is_estimated=True) if lost else Usage()
+    def _failed(self, call: Call, stake: Stake, kind: str, detail: str) -> Closing:
+        """A row without an answer. Requests that got none may have been billed: they are charged."""
+        usage = stake.charged(None)
         return replace(
-            ending,
+            stake.ending,
             kind="failed",
             error={"type": kind, "detail": detail},
             usage=usage,
             cost_micro=cost_micro(call.endpoint.settings, usage) or 0,
         )
 
-    def _usage(self, call: Call, reply: Reply, sent: Sent) -> Usage:
-        """Tokens as the endpoint counts them, or estimated; requests that got no answer are added."""
+    def _told(self, call: Call, reply: Reply, sent: Sent) -> Usage:
+        """Tokens as the endpoint counts them, or estimated."""
         estimator = call.endpoint.estimator
         told = read_usage(sent.body)
         if told is not None:
             estimator.learn(call.request, told)
-        else:
-            tokens_out = estimator.tokens_of_text(reply.text) if reply.text else 1
-            told = Usage(estimator.tokens_in(call.request), 0, tokens_out, is_estimated=True)
-        if not sent.lost:
             return told
-        lost = estimator.tokens_in(call.request) * sent.lost
-        return replace(told, tokens_in=told.tokens_in + lost, is_estimated=True)
+        tokens_out = estimator.tokens_of_text(reply.text) if reply.text else 1
+        return Usage(estimator.tokens_in(call.request), 0, tokens_out, is_estimated=True)
 
-    async def _exchange(self, call: Call) -> tuple[Reply, OutputMode | None, Sent]:
+    async def _exchange(self, call: Call, stake: Stake) -> tuple[Reply, OutputMode | None, Sent]:
         """Send it in the strictest mode that the endpoint takes for it.
 
         Raises:
@@ -247,26 +270,24 @@ class CallBook:
         request, endpoint = call.request, call.endpoint
         if not isinstance(request, LLMRequest):
             body = score_body(request, endpoint.capabilities, model=endpoint.settings.model)
-            sent = await self._sent(call, "completions", body)
-            return _read(lambda: read_scores(sent.body, request)), None, sent
+            sent = await self._sent(call, stake, "completions", body)
+            return _read(partial(read_scores, sent.body, request), stake), None, sent
         mode = first_mode(request, endpoint.capabilities)
         while True:
             body, left_out = chat_body(
                 request, endpoint.capabilities, model=endpoint.settings.model, mode=mode
             )
             try:
-                sent = await self._sent(call, "chat/completions", body)
+                sent = await self._sent(call, stake, "chat/completions", body)
             except CallFailed as error:
                 if mode == "text" or not _is_about_form(error):
                     raise
                 mode = MODES[MODES.index(mode) + 1]
                 continue
-            reply = _read(lambda: replace(read_chat(sent.body), left_out=left_out))  # noqa: B023 called at once
-            return reply, mode, sent
+            return _read(partial(_chat_reply, sent.body, left_out), stake), mode, sent
 
-    async def _sent(self, call: Call, path: str, body: dict[str, Any]) -> Sent:
-        tokens = call.reservation().total
-        return await call.endpoint.line.send(path, body, tokens=tokens, wanted=call.is_wanted)
+    async def _sent(self, call: Call, stake: Stake, path: str, body: dict[str, Any]) -> Sent:
+        return await call.endpoint.line.send(path, body, tokens=call.expected(), payer=stake)
 
 
 def _is_about_form(error: CallFailed) -> bool:
@@ -277,8 +298,14 @@ def _is_about_form(error: CallFailed) -> bool:
     return any(word in said for word in _FORM_WORDS)
 
 
-def _read(read: Any) -> Reply:
+def _chat_reply(body: Any, left_out: tuple[str, ...]) -> Reply:
+    return replace(read_chat(body), left_out=left_out)
+
+
+def _read(read: Callable[[], Reply], stake: Stake) -> Reply:
     try:
         return read()
     except Malformed as error:
+        # what it cost is not told in a form that could be trusted
+        stake.was_lost()
         raise CallFailed(Failure("malformed", f"The answer is not of the API's form: {error}.")) from None

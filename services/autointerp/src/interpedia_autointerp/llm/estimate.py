@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from interpedia_autointerp.llm.answer import Usage
-from interpedia_autointerp.llm.request import AnyRequest, LLMRequest
+from interpedia_autointerp.llm.request import AnyRequest, LLMRequest, clean
 from interpedia_autointerp.llm.settings import EndpointSettings
 
 START_CHARACTERS_PER_TOKEN = 3.5
 MARGIN = 1.2
 TOKENS_PER_MESSAGE = 8
+# For the bound: a template's own words and the sentence that asks for JSON; and the marks of each turn.
+TEMPLATE_TOKENS, MARKS_PER_MESSAGE = 160, 16
 # The start value counts as much as this many tokens of returned usage; what was seen long ago fades.
 PRIOR_TOKENS = 2_000.0
 MEMORY_TOKENS = 200_000.0
@@ -119,9 +121,18 @@ def cost_micro(settings: EndpointSettings, usage: Usage) -> int | None:
     return math.ceil(round(whole + usage.tokens_out * settings.price_out, 6))
 
 
-def worst_case(estimator: TokenEstimator, request: AnyRequest) -> Usage:
-    """What is reserved for a request: its prompt with the margin, and the longest answer."""
-    return Usage(estimator.tokens_in(request), 0, request.max_tokens, is_estimated=True)
+def worst_case(request: AnyRequest) -> Usage:
+    """What is reserved for a request: a token for each byte of its prompt, and the longest answer.
+
+    No average is a bound: digits take a token each where prose takes one for four letters. Vocabularies that
+    can write every text have no token of less than a byte.
+    """
+    texts = [*request.texts()]
+    if isinstance(request, LLMRequest) and request.output is not None:
+        texts.append(json.dumps(request.output.schema))
+    size = sum(len(clean(text).encode()) for text in texts)
+    overhead = TEMPLATE_TOKENS + MARKS_PER_MESSAGE * len(request.texts())
+    return Usage(size + overhead, 0, request.max_tokens, is_estimated=True)
 
 
 def estimate(
@@ -130,7 +141,7 @@ def estimate(
     """What the requests may cost, none of them answered yet; a repair counts in `high`."""
     total = Estimate()
     for request in requests:
-        high = worst_case(estimator, request)
+        high = worst_case(request)
         low = Usage(estimator.tokens_in(request, margin=1.0), 0, estimator.likely_out(request))
         times = 2 if isinstance(request, LLMRequest) and request.allow_repair else 1
         micro = cost_micro(settings, high)

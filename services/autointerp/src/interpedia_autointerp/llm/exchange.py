@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from interpedia_autointerp.llm.answer import Failure
 from interpedia_autointerp.llm.errors import QuotaExhausted
@@ -32,31 +32,54 @@ class Sent:
 
     Attributes:
         tries: requests sent for it.
-        lost: those of them without an answer, which may have been billed all the same.
     """
 
     body: Any
     seconds: float
     tries: int
-    lost: int
 
 
 class CallFailed(Exception):
     """This one call has no answer; others may have."""
 
-    def __init__(self, failure: Failure, *, refusal: Refusal | None = None, lost: int = 0) -> None:
+    def __init__(self, failure: Failure, *, refusal: Refusal | None = None) -> None:
         super().__init__(failure.detail)
         self.failure = failure
         self.refusal = refusal
-        self.lost = lost
 
 
 class Unwanted(Exception):
     """Nobody waits for the answer any more, so it was not asked for (again)."""
 
-    def __init__(self, lost: int) -> None:
-        super().__init__()
-        self.lost = lost
+
+class Payer(Protocol):
+    """Who waits for an answer and pays for it."""
+
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits."""
+        ...
+
+    def was_lost(self) -> None:
+        """A request that was sent got no answer; it may have been billed all the same."""
+        ...
+
+    async def before_sending(self) -> None:
+        """Return when a request may be paid for, the lost ones included; else raise."""
+        ...
+
+
+class Nobody:
+    """Pays for probes: no job does."""
+
+    def is_wanted(self) -> bool:
+        """Always."""
+        return True
+
+    def was_lost(self) -> None:
+        """Is not counted."""
+
+    async def before_sending(self) -> None:
+        """May always be sent."""
 
 
 class Line:
@@ -78,7 +101,7 @@ class Line:
         body: Mapping[str, Any],
         *,
         tokens: int,
-        wanted: Callable[[], bool] = lambda: True,
+        payer: Payer | None = None,
     ) -> Sent:
         """Send until there is an answer of the API's kind, or no hope of one.
 
@@ -86,14 +109,17 @@ class Line:
             CallFailed: this request is refused, or the endpoint failed as often as it may.
             EndpointFailed: no call can succeed: nothing listens, or key or model are refused.
             QuotaExhausted: no money left, or limits that outlast the patience.
-            Unwanted: `wanted` turned false while this waited.
+            Unwanted: nobody waits for it any more.
+            What the payer raises.
         """
+        payer = payer or Nobody()
         attempt = _Attempts(self.name, self.settings)
         while True:
+            await payer.before_sending()
             ticket = await self.limiter.acquire(tokens)
-            if not wanted():
+            if not payer.is_wanted():
                 self.limiter.release(ticket, "failed")
-                raise Unwanted(attempt.lost)
+                raise Unwanted
             answered: Answered | None = None
             refusal: Refusal | None = None
             ending: Ending = "failed"
@@ -103,13 +129,15 @@ class Line:
                 refusal = understand(answered)
                 ending = _ending(refusal)
             except TransportFailed as error:
+                if error.reason != "unreachable":
+                    payer.was_lost()
                 wait = attempt.without_answer(error)
             finally:
                 self.limiter.release(ticket, ending, tokens=_used(answered))
             if answered is not None:
                 self._heed(answered, refusal, tokens)
                 if refusal is None:
-                    return Sent(answered.body, answered.seconds, attempt.tries + 1, attempt.lost)
+                    return Sent(answered.body, answered.seconds, attempt.tries + 1)
                 wait = attempt.refused(refusal)
             await asyncio.sleep(wait)
 
@@ -129,18 +157,15 @@ class _Attempts:
     def __init__(self, name: str, settings: EndpointSettings) -> None:
         self._name = name
         self._settings = settings
-        self._began = time.monotonic()
+        self._limited_since: float | None = None
         self._failures = 0
         self._limited = 0
         self.tries = 0
-        self.lost = 0
 
     def without_answer(self, error: TransportFailed) -> float:
         """No HTTP answer came."""
         self.tries += 1
         self._failures += 1
-        if error.reason != "unreachable":
-            self.lost += 1
         if self._failures < self._settings.max_attempts:
             return self._backoff(self._failures)
         if error.reason == "unreachable":
@@ -171,10 +196,15 @@ class _Attempts:
         return max(refusal.wait_s or 0.0, self._backoff(self._failures))
 
     def _rate_limited(self, refusal: Refusal) -> float:
-        """Too much at once is no failure of the call: it is tried for as long as the patience lasts."""
+        """Too much at once is no failure of the call: it is tried for as long as the patience lasts.
+
+        The patience starts with the first such answer: waiting in our own queue is not the endpoint's doing.
+        """
         self._limited += 1
+        if self._limited_since is None:
+            self._limited_since = time.monotonic()
         wait = self._backoff(self._limited) if refusal.wait_s is None else refusal.wait_s
-        if time.monotonic() - self._began + wait > self._settings.patience_s:
+        if time.monotonic() - self._limited_since + wait > self._settings.patience_s:
             raise QuotaExhausted(
                 f"LLM endpoint '{self._name}' limits the rate for over {self._settings.patience_s:g} s "
                 f"(status {refusal.status}: {refusal.message}).",
@@ -189,7 +219,7 @@ class _Attempts:
 
     def _gave_up(self, why: str) -> CallFailed:
         detail = f"The endpoint failed {self._failures} times, last with {why}."
-        return CallFailed(Failure("endpoint", detail), lost=self.lost)
+        return CallFailed(Failure("endpoint", detail))
 
 
 def _ending(refusal: Refusal | None) -> Ending:

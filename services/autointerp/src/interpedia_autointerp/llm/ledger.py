@@ -2,7 +2,9 @@
 
 A row is `sent` before its request goes out and `done` right after the answer is in. While it is `sent`, its
 `error` already says what will be true if this process dies now: the call is lost, with what was reserved for
-it. Whoever finds such a row asks again; the lost reservation counts as spent: it may have been billed.
+it. Its owner lives as long as the lease is renewed: whoever else asks the same waits for the answer. When
+the lease is over, whoever finds the row asks again; the lost reservation counts as spent: it may have been
+billed.
 `attempts` tells two owners of one row apart.
 """
 
@@ -55,6 +57,15 @@ class Opened:
     attempt: int
 
 
+class TakenOver(Exception):
+    """The lease was over and another process asks; what was sent here is charged as lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Another process asks this right now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Closing:
     """How a call ended. `link` only adds a run to a call that another one paid for."""
@@ -75,12 +86,13 @@ class Closing:
 
 _FIND = text("""
     SELECT id, request_hash, state, response, output_mode, tokens_in, tokens_cached, tokens_out,
-           is_estimated, cost_micro
+           is_estimated, cost_micro, leased_until > clock_timestamp() AS is_leased
     FROM llm_call WHERE request_hash = ANY(:hashes) AND state IN ('done', 'sent')
 """)
 
 _LOST = text("""
-    SELECT request_hash, error FROM llm_call WHERE request_hash = ANY(:hashes) AND state = 'sent'
+    SELECT request_hash, error FROM llm_call
+    WHERE request_hash = ANY(:hashes) AND state = 'sent' AND leased_until <= clock_timestamp()
     ORDER BY request_hash FOR UPDATE
 """)
 
@@ -92,19 +104,36 @@ _CHARGE_LOST = text("""
 """)
 
 _OPEN = text("""
-    INSERT INTO llm_call (request_hash, endpoint, model, request, state, error, attempts)
-    SELECT r.request_hash, r.endpoint, r.model, r.request, 'sent', r.error, 1
+    INSERT INTO llm_call (request_hash, endpoint, model, request, state, error, attempts, leased_until)
+    SELECT r.request_hash, r.endpoint, r.model, r.request, 'sent', r.error, 1,
+        clock_timestamp() + make_interval(secs => :lease_s)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb))
         AS r(request_hash text, endpoint text, model text, request jsonb, error jsonb)
     ORDER BY r.request_hash
     ON CONFLICT (request_hash) DO UPDATE SET
-        state = 'sent', error = excluded.error, attempts = llm_call.attempts + 1
-        WHERE llm_call.state <> 'done'
+        state = 'sent', error = excluded.error, attempts = llm_call.attempts + 1,
+        leased_until = excluded.leased_until
+        WHERE llm_call.state = 'failed'
+            OR (llm_call.state = 'sent' AND llm_call.leased_until <= clock_timestamp())
     RETURNING id, request_hash, attempts
 """)
 
 _REFUSE = text("""
     UPDATE llm_call SET state = 'failed', error = CAST(:error AS jsonb) WHERE id = ANY(:ids)
+""")
+
+_RENEW = text("""
+    UPDATE llm_call AS c SET leased_until = clock_timestamp() + make_interval(secs => :lease_s)
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(call_id bigint, attempt smallint)
+    WHERE c.id = r.call_id AND c.attempts = r.attempt AND c.state = 'sent'
+""")
+
+_OWN = text("""
+    SELECT error FROM llm_call WHERE id = :call_id AND attempts = :attempt AND state = 'sent' FOR UPDATE
+""")
+
+_TELL = text("""
+    UPDATE llm_call SET error = CAST(:error AS jsonb) WHERE id = :call_id
 """)
 
 _LINK = text("""
@@ -163,33 +192,42 @@ _CLOSE = text("""
 """)
 
 
+Found = Stored | Opened | UnderWay | BudgetExhausted
+
+
 async def open_calls(
-    database: Database, openings: Sequence[Opening]
-) -> list[Stored | Opened | BudgetExhausted]:
-    """For each: the answer that is there, or a row to send under, or why the budget does not allow it.
+    database: Database, openings: Sequence[Opening], *, lease_s: float = 20.0
+) -> list[Found]:
+    """For each: the answer that is there, or a row to send under, or that another process sends it right now,
+    or why the budget does not allow it.
 
     The hashes differ from one another. Everything happens in one transaction; rows are locked in the order
     of their hashes and budgets after them, so that two processes never wait for each other in a circle.
     """
     async with database.write() as session:
-        found: dict[str, Stored | Opened | BudgetExhausted] = {}
+        found: dict[str, Found] = {}
         missing = list(openings)
-        # twice is enough: what is neither stored nor ours after an insert was finished by another process
+        # twice is enough: what is neither stored nor ours after an insert is, or was, another process's
         while missing:
             found |= await _stored(session, missing)
-            found |= await _open(session, [each for each in missing if each.request_hash not in found])
+            found |= await _open(
+                session, [each for each in missing if each.request_hash not in found], lease_s
+            )
             missing = [each for each in missing if each.request_hash not in found]
         await _link(session, openings, found)
     return [found[each.request_hash] for each in openings]
 
 
-async def _stored(session: WriteSession, openings: Sequence[Opening]) -> dict[str, Stored]:
-    """The answers that are there; lost calls are charged on the way."""
+async def _stored(session: WriteSession, openings: Sequence[Opening]) -> dict[str, Stored | UnderWay]:
+    """The answers that are there or under way; lost calls are charged on the way."""
     rows = (await session.execute(_FIND, {"hashes": [each.request_hash for each in openings]})).all()
-    lost = [row.request_hash for row in rows if row.state == "sent"]
+    lost = [row.request_hash for row in rows if row.state == "sent" and not row.is_leased]
     if lost:
         await _charge_lost(session, lost)
-    return {
+    there: dict[str, Stored | UnderWay] = {
+        row.request_hash: UnderWay() for row in rows if row.state == "sent" and row.is_leased
+    }
+    return there | {
         row.request_hash: Stored(
             row.id,
             row.response,
@@ -216,8 +254,8 @@ async def _charge_lost(session: WriteSession, hashes: Sequence[str]) -> None:
 
 
 async def _open(
-    session: WriteSession, openings: Sequence[Opening]
-) -> dict[str, Stored | Opened | BudgetExhausted]:
+    session: WriteSession, openings: Sequence[Opening], lease_s: float
+) -> dict[str, Opened | BudgetExhausted]:
     if not openings:
         return {}
     rows = [
@@ -232,7 +270,7 @@ async def _open(
     ]
     opened = {
         row.request_hash: Opened(row.id, row.attempts)
-        for row in (await session.execute(_OPEN, {"rows": json.dumps(rows)})).all()
+        for row in (await session.execute(_OPEN, {"rows": json.dumps(rows), "lease_s": lease_s})).all()
     }
     refused = await _reserve(session, [each for each in openings if each.request_hash in opened])
     if refused:
@@ -285,6 +323,36 @@ def _link_row(call_id: int, run_id: uuid.UUID | None, budget: uuid.UUID | None) 
         "run_id": None if run_id is None else str(run_id),
         "budget": None if budget is None else str(budget),
     }
+
+
+async def renew_leases(database: Database, held: Sequence[tuple[int, int]], *, lease_s: float) -> None:
+    """Go on owning calls under way: (call, attempt) each."""
+    rows = [{"call_id": call_id, "attempt": attempt} for call_id, attempt in sorted(held)]
+    if rows:
+        async with database.write() as session:
+            await session.execute(_RENEW, {"rows": json.dumps(rows), "lease_s": lease_s})
+
+
+async def extend_call(database: Database, closing: Closing) -> BudgetExhausted | None:
+    """Reserve the closing's amount once more for a call under way; why not, where it does not fit.
+
+    Raises:
+        TakenOver: another process has asked meanwhile.
+    """
+    if closing.budget is None:
+        return None
+    names = {"call_id": closing.call_id, "attempt": closing.attempt}
+    async with database.write() as session:
+        error = await session.scalar(_OWN, names)
+        if error is None:
+            raise TakenOver
+        (refusal,) = await reserve(session, closing.budget, [closing.amount])
+        if refusal is None:
+            reserved = error["reserved"]
+            reserved["tokens"] += closing.amount.tokens
+            reserved["micro"] += closing.amount.micro or 0
+            await session.execute(_TELL, {"call_id": closing.call_id, "error": json.dumps(error)})
+        return refusal
 
 
 async def close_calls(database: Database, closings: Sequence[Closing]) -> None:

@@ -39,6 +39,10 @@ class Endpoint:
         return self.found
 
 
+# A probe costs tokens that no budget counts, so it cannot be had more often than this.
+PROBE_PAUSE_S = 60.0
+
+
 class Registry:
     """All endpoints by name."""
 
@@ -72,21 +76,22 @@ class Registry:
         if endpoint.found is None:
             async with endpoint.probing:
                 if endpoint.found is None:
-                    endpoint.found = await self._stored(endpoint) or await self._probed(endpoint)
+                    endpoint.found = await self._known(endpoint)
         return endpoint
 
     async def probe_again(self, name: str) -> Endpoint:
-        """Find out anew, whatever is known.
+        """Find out anew, unless it was found out within the last minute.
 
         Raises:
             EndpointNotFound, EndpointFailed, QuotaExhausted: see `get` and `probe`.
         """
         endpoint = self.get(name)
         async with endpoint.probing:
-            endpoint.found = await self._probed(endpoint)
+            just_now = await self._stored(endpoint, max_age_s=PROBE_PAUSE_S)
+            endpoint.found = just_now or await self._probed(endpoint)
         return endpoint
 
-    async def _stored(self, endpoint: Endpoint) -> Capabilities | None:
+    async def _stored(self, endpoint: Endpoint, *, max_age_s: float) -> Capabilities | None:
         async with self._database.read() as session:
             row = await session.get(LLMEndpoint, endpoint.name)
         settings = endpoint.settings
@@ -97,7 +102,11 @@ class Registry:
         ):
             return None
         age_s = (datetime.now(UTC) - row.probed_at).total_seconds()
-        return Capabilities.from_json(row.capabilities) if age_s < settings.probe_max_age_s else None
+        return Capabilities.from_json(row.capabilities) if age_s < max_age_s else None
+
+    async def _known(self, endpoint: Endpoint) -> Capabilities:
+        stored = await self._stored(endpoint, max_age_s=endpoint.settings.probe_max_age_s)
+        return stored or await self._probed(endpoint)
 
     async def _probed(self, endpoint: Endpoint) -> Capabilities:
         found = await probe(endpoint.line)

@@ -64,7 +64,10 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def mismatch(value: Any, schema: Mapping[str, Any], where: str = "#") -> str | None:
-    """The first place where the value is not as the schema says, as one sentence; None where it fits."""
+    """The first place where the value is not as the schema says, as one sentence; None where it fits.
+
+    The sentence holds words of the schema only, none of the value's.
+    """
     if "anyOf" in schema:
         fits = any(mismatch(value, each, where) is None for each in schema["anyOf"])
         return None if fits else f"{where} fits none of the allowed forms"
@@ -93,8 +96,9 @@ def _inside(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
     for name in schema.get("required", ()):
         if name not in value:
             return f"{where} has no '{name}'"
-    if schema.get("additionalProperties") is False and (extra := value.keys() - properties.keys()):
-        return f"{where} has '{min(extra)}', which was not asked for"
+    if schema.get("additionalProperties") is False and value.keys() - properties.keys():
+        # its name is not repeated: this sentence goes into the next prompt, as our own words
+        return f"{where} has a property that was not asked for"
     found = (mismatch(value[n], each, f"{where}/{n}") for n, each in properties.items() if n in value)
     return next((wrong for wrong in found if wrong is not None), None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Transport:
 
     def __init__(self, settings: EndpointSettings) -> None:
         self._secret = settings.api_key.get_secret_value() if settings.api_key is not None else ""
+        self._spellings = _spellings(self._secret)
         self._base_url = settings.base_url
         self._timeout_s = settings.timeout_s
         self._urls: dict[str, httpx.URL] = {}
@@ -126,14 +128,20 @@ class Transport:
 
     def _answered(self, status: int, headers: httpx.Headers, raw: bytes, seconds: float) -> Answered:
         text = raw.decode(errors="replace")
-        if self._secret and self._secret in text:
+        if self._secret and ("\\" in text or self._secret in text):
             # some endpoints repeat a wrong key in their error
-            text = text.replace(self._secret, "[key]")
+            text = self._spellings.sub("[key]", text)
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):
             body = None
         return Answered(status, headers, body, clean(text[:EXCERPT]), seconds)
+
+
+def _spellings(secret: str) -> re.Pattern[str]:
+    """The key as it is, and with any of its characters escaped as JSON may, also JSON inside JSON."""
+    parts = [rf"(?:\\*{re.escape(char)}|\\+u(?i:{ord(char):04x}))" for char in secret]
+    return re.compile("".join(parts))
 
 
 def _proxy_for(base_url: str) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -43,11 +44,24 @@ def _method(known: Mapping[str, Method], choice: MethodChoice, where: str) -> tu
 
 def _params(model: type[BaseModel], choice: MethodChoice, where: str) -> Any:
     try:
-        return model.model_validate(choice.params)
+        params = model.model_validate(choice.params)
     except ValidationError as error:
         first = error.errors()[0]
         path = "/".join(map(str, first["loc"]))
         raise Invalid.field(f"{where}/params/{path}", f"{choice.name}: {first['msg']}") from error
+    for name, value in params.model_dump().items():
+        if not all(map(math.isfinite, _numbers(value))):
+            raise Invalid.field(f"{where}/params/{name}", f"{choice.name}: a number is not finite")
+    return params
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The floating-point numbers in a parameter."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in cast("Collection[Any]", value):
+            yield from _numbers(each)
 
 
 def names_differ(choices: Sequence[MethodChoice], where: str) -> None:

@@ -40,7 +40,10 @@ def methods_router(caller: Caller) -> APIRouter:
         responses=problem_responses(Unauthorized, Forbidden, EndpointNotFound, EndpointFailed, Unavailable),
     )
     async def probe_endpoint(name: Slug, publisher: PublishCaller) -> EndpointOut:
-        """Find out anew what an endpoint can do. A few short calls."""
+        """Find out anew what an endpoint can do. A few short calls, which no budget counts.
+
+        Within a minute of the last probe the answer is what that one found.
+        """
         del publisher
         try:
             await caller.capabilities(name, fresh=True)

@@ -19,6 +19,7 @@ from interpedia_autointerp.redteam.prompts import (
     pairs_format,
     texts_format,
 )
+from interpedia_autointerp.scorers import LLMAsk
 from interpedia_autointerp.scorers.detection import DetectionParams
 from interpedia_autointerp.scorers.judging import Item, batches, read_label, verdict_ask
 from interpedia_autointerp.scorers.prompts import DETECTION
@@ -58,21 +59,10 @@ class Attacker:
         Raises:
             JobPaused, Problem: what the caller raises.
         """
-        data: dict[str, object] = {
-            "claim": hypothesis.text,
-            "count": count,
-            "used": list(used[-_SHOWN_USED:]),
-        }
-        plans: list[tuple[str, Intent, LLMRequest]] = [
-            (kind, intent, self._request(prompt, {**data, "words": list(words)}, texts_format(), count))
-            for kind, prompt, intent in _KINDS
-        ]
-        requests = [request for _, _, request in plans]
-        requests.append(self._request(PAIRS, data, pairs_format(), 2 * count))
-        answers = await self.ask(requests)
+        answers = await self.ask(self.requests(hypothesis, count=count, words=words, used=used))
         found: list[Attempt] = []
         failures: list[str] = []
-        for (kind, intent, _), answer in zip(plans, answers[:-1], strict=True):
+        for (kind, _, intent), answer in zip(_KINDS, answers[:-1], strict=True):
             if answer.failure is not None:
                 failures.append(f"{kind}: {answer.failure.detail}")
                 continue
@@ -83,6 +73,21 @@ class Attacker:
             found += _pairs(answers[-1], count)
         return _fresh(found, used), failures
 
+    def requests(
+        self, hypothesis: Hypothesis, *, count: int, words: Sequence[str], used: Sequence[str]
+    ) -> list[LLMRequest]:
+        """One question for each of the kinds, and one for pairs."""
+        data: dict[str, object] = {
+            "claim": hypothesis.text,
+            "count": count,
+            "used": list(used[-_SHOWN_USED:]),
+        }
+        found = [
+            self._request(prompt, {**data, "words": list(words)}, texts_format(), count)
+            for _, prompt, _ in _KINDS
+        ]
+        return [*found, self._request(PAIRS, data, pairs_format(), 2 * count)]
+
     async def check(self, hypothesis: Hypothesis, attempts: Sequence[Attempt]) -> list[Attempt]:
         """Those that a judge finds to be the contrary of what they should be are set aside.
 
@@ -91,14 +96,7 @@ class Attacker:
         Raises:
             JobPaused, Problem: what the caller raises.
         """
-        items = [
-            Item(str(number), each.kind, each.intent == "should_fire", {"text": each.text})
-            for number, each in enumerate(attempts)
-        ]
-        how = How(DetectionParams(), self.endpoint, self.seed, self.repeat)
-        asks = [
-            verdict_ask(DETECTION, hypothesis, part, how, extra={}) for part in batches(items, 20, self.seed)
-        ]
+        asks = self.checks(hypothesis, attempts)
         answers = await self.ask([ask.request for ask in asks if isinstance(ask.request, LLMRequest)])
         checked = list(attempts)
         for ask, answer in zip(asks, answers, strict=True):
@@ -108,6 +106,17 @@ class Attacker:
                 if read.state == "ok" and read.verdict != (each.intent == "should_fire"):
                     checked[int(item)] = replace(each, state="off_intent", reason="the judge disagrees")
         return checked
+
+    def checks(self, hypothesis: Hypothesis, attempts: Sequence[Attempt]) -> list[LLMAsk]:
+        """Questions whether the texts are what they should be."""
+        items = [
+            Item(str(number), each.kind, each.intent == "should_fire", {"text": each.text})
+            for number, each in enumerate(attempts)
+        ]
+        how = How(DetectionParams(), self.endpoint, self.seed, self.repeat)
+        return [
+            verdict_ask(DETECTION, hypothesis, part, how, extra={}) for part in batches(items, 20, self.seed)
+        ]
 
     async def ask(self, requests: Sequence[LLMRequest]) -> list[LLMAnswer]:
         """All answers, in order.

@@ -49,11 +49,18 @@ async def account_name(session: ReadSession, account_id: int) -> str:
     return await session.scalar(select(Account.name).where(Account.id == account_id)) or str(account_id)
 
 
-async def kept_texts(session: ReadSession, sae_id: int, index: int, *, without: uuid.UUID) -> list[Attempt]:
-    """Texts that people tried on the feature before, newest first: what a hypothesis has to face again."""
+async def kept_texts(
+    session: ReadSession, sae_id: int, index: int, *, hypothesis: str, without: uuid.UUID
+) -> list[Attempt]:
+    """Texts that people tried this very hypothesis about the feature with, newest first.
+
+    What a text is meant to do is by the hypothesis that it was written against: those of others are left out.
+    """
     rows = await session.scalars(
         select(RedTeamText)
+        .join(Explanation, Explanation.id == RedTeamText.explanation_id)
         .where(
+            Explanation.text == hypothesis,
             RedTeamText.sae_id == sae_id,
             RedTeamText.feature_idx == index,
             RedTeamText.author.not_in((LLM, CORPUS)),

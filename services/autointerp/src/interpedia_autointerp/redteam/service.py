@@ -9,16 +9,12 @@ from interpedia_autointerp.embed import KIND as EMBED
 from interpedia_autointerp.methods.choices import check_endpoint, prompt_id
 from interpedia_autointerp.orders.making import QUEUE, Order, RunPlan, place
 from interpedia_autointerp.redteam import repository
+from interpedia_autointerp.redteam.estimating import estimate_redteam
 from interpedia_autointerp.redteam.prompts import PAIRS, PARAPHRASE, REVISE, TRAP, VARIED
 from interpedia_autointerp.targets.repository import visible_sae
 from interpedia_autointerp.workshop import Workshop
 from interpedia_shared.auth import Caller
-from interpedia_shared.contracts.autointerp import (
-    Amounts,
-    EstimateOut,
-    RedTeamRequest,
-    WorkAccepted,
-)
+from interpedia_shared.contracts.autointerp import RedTeamRequest, WorkAccepted
 from interpedia_shared.db.models import SAE
 from interpedia_shared.db.session import ReadSession, WriteSession
 from interpedia_shared.explanations import HUMAN, NewExplanation, add_explanations, clean_text
@@ -29,8 +25,6 @@ from interpedia_shared.problems import FeatureNotFound, Invalid, NotFound
 
 KIND = "redteam"
 VERSION = "1"
-# Of a round, measured with per_kind 8: four calls that write, one that checks, one that revises.
-_CALLS, _TOKENS_LOW, _TOKENS_HIGH = 6, 500, 1_400
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,8 @@ class RedTeamService:
         async with self._workshop.database.read() as session:
             subject = await _subject(session, caller, request)
         if request.dry_run:
-            return Answer.of(200, WorkAccepted(estimate=_estimate(request)))
+            found = estimate_redteam(self._workshop.caller, request, subject.text)
+            return Answer.of(200, WorkAccepted(estimate=found))
         if request.endpoint is not None:
             await check_endpoint(self._workshop.caller, request.endpoint, [(KIND, ("chat",))], request.budget)
 
@@ -126,17 +121,3 @@ def _order(caller: Caller, request: RedTeamRequest, subject: Subject, explanatio
         budget=request.budget,
         is_private=subject.sae.visibility == "private",
     )
-
-
-def _estimate(request: RedTeamRequest) -> EstimateOut:
-    """By the number of calls: the texts are not there yet."""
-    calls = 0 if request.endpoint is None else _CALLS * request.rounds - 1
-    share = request.per_kind / 8
-    amounts = Amounts(
-        calls=calls,
-        tokens_low=round(calls * _TOKENS_LOW * share),
-        tokens_high=round(calls * _TOKENS_HIGH * share),
-        money_low=None,
-        money_high=None,
-    )
-    return EstimateOut(features=1, sampled=1, without_material=0, total=amounts, per_feature=amounts)

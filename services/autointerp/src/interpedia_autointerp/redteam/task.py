@@ -27,7 +27,7 @@ from interpedia_autointerp.score import repository as scores
 from interpedia_autointerp.workshop import Workshop
 from interpedia_shared.contracts.autointerp import RedTeamRequest
 from interpedia_shared.db.base import JSON
-from interpedia_shared.explanations import NewExplanation, add_explanations, choose_default, clean_text
+from interpedia_shared.explanations import NewExplanation, add_explanations, clean_text
 from interpedia_shared.ids import FeatureRef
 from interpedia_shared.jobs import TaskContext
 
@@ -104,7 +104,7 @@ class RedTeaming:
             used += [each.text for each in attempts]
             attempts = await run_texts(self._workshop.live, self._feature, [*attempts, *controls], maxima)
             found = verdict(attempts, seed=self._request.seed)
-            await self._keep(number, version, attempts, found)
+            await self._keep(number, version, attempts, found, has_material=task.status == "ok")
             rounds.append(_report(number, version, found, failures, task))
             self._context.report(min(number, self._context.weight))
             if not found.counterexamples or number == self._request.rounds:
@@ -143,7 +143,7 @@ class RedTeaming:
         attempts: list[Attempt] = []
         failures: list[str] = []
         if number == 1:
-            attempts += await self._own()
+            attempts += await self._own(version)
         if self._attacker is not None:
             written, failures = await self._attacker.write(
                 version.hypothesis,
@@ -156,35 +156,50 @@ class RedTeaming:
                 self._ledger.fail(f"round {number} {failure.partition(':')[0]}", failure)
         return attempts, failures
 
-    async def _own(self) -> list[Attempt]:
+    async def _own(self, version: Version) -> list[Attempt]:
         async with self._context.database.read() as session:
             name = await repository.account_name(session, self._context.job_params["account_id"])
             kept: list[Attempt] = []
             if self._request.use_kept_texts:
                 kept = await repository.kept_texts(
-                    session, self._sae_id, self._feature.index, without=self._run_id
+                    session,
+                    self._sae_id,
+                    self._feature.index,
+                    hypothesis=version.hypothesis.text,
+                    without=self._run_id,
                 )
         own = [Attempt(each.text, each.intent, "own", name, each.pair) for each in self._request.texts]
         texts = {each.text for each in own}
         return [*own, *(each for each in kept if each.text not in texts)]
 
     async def _keep(
-        self, number: int, version: Version, attempts: Sequence[Attempt], found: RedTeamVerdict
+        self,
+        number: int,
+        version: Version,
+        attempts: Sequence[Attempt],
+        found: RedTeamVerdict,
+        *,
+        has_material: bool,
     ) -> None:
+        """Store texts and numbers, unless somebody changed the hypothesis while it was tested."""
         where = repository.Round(
             self._run_id, self._sae_id, self._feature.index, number, version.explanation_id
         )
         async with self._context.database.write() as session:
-            await repository.keep_round(session, where, attempts)
-            await scores.keep(
+            is_same = await scores.keep(
                 session,
                 self._run_id,
                 version.explanation_id,
-                values=score_values(found, judge=self._request.endpoint),
+                text=version.hypothesis.text,
+                values=score_values(found, judge=self._request.endpoint, has_material=has_material),
                 verdicts=[],
             )
-            await choose_default(session, self._sae_id, [self._feature.index])
-        self._ledger.count("tested")
+            if is_same:
+                await repository.keep_round(session, where, attempts)
+        if is_same:
+            self._ledger.count("tested")
+        else:
+            self._ledger.fail(f"round {number}", scores.CHANGED)
 
     async def _revised(self, version: Version, attempts: Sequence[Attempt]) -> Version | None:
         """A better version, by what was found; its own next test is on other texts."""

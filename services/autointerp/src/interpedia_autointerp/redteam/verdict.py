@@ -38,7 +38,7 @@ class RedTeamVerdict:
 
     Attributes:
         signed_auroc: 2·AUROC − 1 of texts that should fire against random windows of the corpus: 1 when
-            every one of them is above all of those, 0 by chance.
+            every one of them is above all of those, 0 by chance. None with fewer than MIN_TEXTS of either.
         hits: share of texts that should fire, at or above a quantile of the feature's own examples.
         pairs: share of minimal pairs in which the text with the property is the stronger; ties are half.
         p: of the sign test over the pairs.
@@ -125,7 +125,7 @@ def _pairs(attempts: Sequence[Attempt]) -> tuple[Rate, float | None]:
 
 def _signed(fire: Sequence[Attempt], controls: Sequence[Attempt], seed: int) -> Rate:
     n = len(fire) + len(controls)
-    if not fire or not controls:
+    if min(len(fire), len(controls)) < MIN_TEXTS:
         return Rate(None, None, None, n)
     truths = [True] * len(fire) + [False] * len(controls)
     statistic = weighted.auroc([each.max or 0.0 for each in (*fire, *controls)], truths)
@@ -156,32 +156,38 @@ def _hash(attempts: Sequence[Attempt]) -> str:
     return hashlib.sha256(json.dumps(listed, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()
 
 
-def score_values(found: RedTeamVerdict, *, judge: str | None) -> list[ScoreValue]:
-    """The verdict as rows of `score`; by chance the signed AUROC is 0 and pairs are won by half."""
-    rows: list[tuple[str, Rate, float | None, bool]] = [
-        ("signed_auroc", found.signed_auroc, 0.0, True),
-        ("hit_rate", found.hits[f"{HIT:g}"], None, False),
-        ("paired_win_rate", found.pairs, 0.5, False),
-        ("trap_rate", found.traps, None, False),
+def score_values(found: RedTeamVerdict, *, judge: str | None, has_material: bool = True) -> list[ScoreValue]:
+    """The verdict as rows of `score`; by chance the signed AUROC is 0 and pairs are won by half.
+
+    None is a headline: texts that somebody chose rank no explanation. A feature with too few examples of its
+    own to measure strengths by gets no values.
+    """
+    rows: list[tuple[str, Rate, float | None]] = [
+        ("signed_auroc", found.signed_auroc, 0.0),
+        ("hit_rate", found.hits[f"{HIT:g}"], None),
+        ("paired_win_rate", found.pairs, 0.5),
+        ("trap_rate", found.traps, None),
     ]
-    details = {"outcome": found.outcome, "p_pairs": found.p, "off_intent": found.n_off_intent}
-    return [
-        ScoreValue(
+    outcome = found.outcome if has_material else "insufficient"
+    details = {"outcome": outcome, "p_pairs": found.p, "off_intent": found.n_off_intent}
+
+    def score(metric: str, rate: Rate, baseline: float | None) -> ScoreValue:
+        is_known = has_material and rate.value is not None and rate.n >= MIN_TEXTS
+        return ScoreValue(
             scorer=SCORER,
             metric=metric,
             stratum="all",
-            status="ok" if rate.value is not None and rate.n >= MIN_TEXTS else "insufficient",
-            value=rate.value if rate.n >= MIN_TEXTS else None,
-            ci_low=rate.low if rate.n >= MIN_TEXTS else None,
-            ci_high=rate.high if rate.n >= MIN_TEXTS else None,
+            status="ok" if is_known else "insufficient",
+            value=rate.value if is_known else None,
+            ci_low=rate.low if is_known else None,
+            ci_high=rate.high if is_known else None,
             n=rate.n,
             n_failed=found.n_failed,
             n_abstained=found.n_off_intent,
             baseline=baseline,
             judge=judge,
             split_hash=found.texts_sha256,
-            is_headline=is_headline,
             details=details,
         )
-        for metric, rate, baseline, is_headline in rows
-    ]
+
+    return [score(*row) for row in rows]

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Select, func, insert, select
 
 from interpedia_autointerp.explainers import Hypothesis
 from interpedia_autointerp.scorers import ScoreValue, Verdict
@@ -15,7 +15,8 @@ from interpedia_shared.db.models import Verdict as VerdictRow
 from interpedia_shared.db.session import ReadSession, WriteSession
 from interpedia_shared.ids import FeatureRef
 
-PARTNERS = 256
+PARTNERS, FEW_PARTNERS = 256, 8
+CHANGED = "the text was changed meanwhile"
 _NOT_STORED = ("values", "reason")
 
 
@@ -55,14 +56,28 @@ async def explanations(
 async def partners(
     session: ReadSession, sae_id: int, method: str, *, before: int
 ) -> dict[FeatureRef, Hypothesis]:
-    """Explanations of one SAE by one method with ids up to `before`: the same at every attempt."""
-    rows = await session.execute(
+    """Explanations of one SAE by one method with ids up to `before`: the same at every attempt.
+
+    Where a method has explained fewer than FEW_PARTNERS features, as a person may have, those of all other
+    methods are among them: one text would be everybody's baseline, and the first would have none.
+    """
+    statement = (
         select(Explanation, SAE.model_id, SAE.slug)
         .join(SAE, SAE.id == Explanation.sae_id)
-        .where(Explanation.sae_id == sae_id, Explanation.method == method, Explanation.id <= before)
+        .where(Explanation.sae_id == sae_id, Explanation.id <= before)
         .order_by(Explanation.id.desc())
         .limit(PARTNERS)
     )
+    own = await _by_feature(session, statement.where(Explanation.method == method))
+    if len(own) >= FEW_PARTNERS:
+        return own
+    return await _by_feature(session, statement.where(Explanation.method != method)) | own
+
+
+async def _by_feature(
+    session: ReadSession, statement: Select[Explanation, str, str]
+) -> dict[FeatureRef, Hypothesis]:
+    rows = await session.execute(statement)
     found = [_scorable(row, model, sae) for row, model, sae in rows]
     return {each.feature: each.hypothesis for each in reversed(found) if not each.hypothesis.no_pattern}
 
@@ -97,22 +112,31 @@ async def keep(
     run_id: uuid.UUID,
     explanation_id: int,
     *,
+    text: str,
     values: Sequence[ScoreValue],
     verdicts: Sequence[Verdict],
-) -> None:
-    """Store what one scorer found, once; an explanation that was deleted meanwhile is passed over."""
+) -> bool:
+    """Store what one scorer found on `text`, once; an explanation that was deleted meanwhile is passed over.
+
+    Returns:
+        False when the explanation has another text by now: then nothing is stored.
+    """
     await session.execute(
         select(func.pg_advisory_xact_lock(func.hashtext(str(run_id)), explanation_id % 2**31))
     )
+    # whoever edits a text holds the row too, and finds the score when it is theirs
     there = await session.scalar(
-        select(Explanation.id).where(Explanation.id == explanation_id).with_for_update(key_share=True)
+        select(Explanation.text).where(Explanation.id == explanation_id).with_for_update(key_share=True)
     )
     if there is None or (run_id, explanation_id) in await scored(session, [run_id], [explanation_id]):
-        return
+        return True
+    if there != text:
+        return False
     names = {"run_id": run_id, "explanation_id": explanation_id}
     if verdicts:
         await session.execute(insert(VerdictRow), [{**_row(each), **names} for each in verdicts])
     await session.execute(insert(Score), [{**asdict(each), **names} for each in values])
+    return True
 
 
 def _row(verdict: Verdict) -> dict[str, object]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Select, or_, select, tuple_
 
-from interpedia_autointerp.explainers import How
+from interpedia_autointerp.explainers import How, Hypothesis
 from interpedia_autointerp.methods.choices import (
     check_endpoint,
     names_differ,
@@ -21,6 +21,7 @@ from interpedia_autointerp.orders.estimating import estimate_order, scoring
 from interpedia_autointerp.orders.making import QUEUE, Order, RunPlan, place
 from interpedia_autointerp.score import repository
 from interpedia_autointerp.targets import Target
+from interpedia_autointerp.targets.repository import visible_sae
 from interpedia_autointerp.workshop import Workshop
 from interpedia_shared.auth import SCOPE_ADMIN, Caller
 from interpedia_shared.contracts.autointerp import (
@@ -34,7 +35,7 @@ from interpedia_shared.db.session import ReadSession, WriteSession
 from interpedia_shared.idempotency import Answer, Once
 from interpedia_shared.ids import FeatureRef
 from interpedia_shared.jobs import TaskSpec
-from interpedia_shared.problems import Invalid, NotFound
+from interpedia_shared.problems import FeatureNotFound, Invalid, NotFound
 
 KIND = "score"
 
@@ -69,11 +70,11 @@ class ScoreService:
             await asyncio.to_thread(getattr, self._workshop.embedder, "model")
         async with self._workshop.database.read() as session:
             batches = await self._batches(session, caller, request)
-        if request.dry_run:
-            return Answer.of(200, await self._estimate(request, batches))
         asking = [(name, each.endpoint) for name, each in needs]
-        await check_endpoint(self._workshop.caller, request.endpoint, asking, request.budget)
         verify = any(need for _, need in asking) if request.verify is None else request.verify
+        if request.dry_run:
+            return Answer.of(200, await self._estimate(request, batches, verify))
+        await check_endpoint(self._workshop.caller, request.endpoint, asking, request.budget)
 
         async def order(session: WriteSession) -> Order:
             del session
@@ -82,6 +83,7 @@ class ScoreService:
         return await place(self._workshop.database, caller, once, order)
 
     async def _batches(self, session: ReadSession, caller: Caller, request: ScoreRequest) -> list[Batch]:
+        await _check_features(session, caller, request)
         rows = (await session.execute(_wanted(request))).all()
         visible = [
             (row[0], row[1], row[2])
@@ -105,11 +107,22 @@ class ScoreService:
         size = self._workshop.settings.features_per_task
         return [batch for rows in found.values() for batch in _cut(rows, size)]
 
-    async def _estimate(self, request: ScoreRequest, batches: Sequence[Batch]) -> WorkAccepted:
+    async def _estimate(self, request: ScoreRequest, batches: Sequence[Batch], verify: bool) -> WorkAccepted:
         how = (request.endpoint, request.seed, request.repeat)
         scorers = [(scorer, How(params, *how)) for scorer, params in map(scorer_of, request.scorers)]
-        targets = [batch.target for batch in batches]
-        found = await estimate_order(self._workshop.caller, self._workshop.shelf, targets, scoring(scorers))
+        texts: dict[FeatureRef, list[Hypothesis]] = defaultdict(list)
+        async with self._workshop.database.read() as session:
+            ids = [explanation_id for batch in batches for explanation_id in batch.ids]
+            for each in await repository.explanations(session, ids=ids):
+                texts[each.feature].append(each.hypothesis)
+        found = await estimate_order(
+            self._workshop.caller,
+            self._workshop.shelf,
+            _whole(batches),
+            scoring(scorers, texts=texts),
+            verify=verify,
+            texts=texts,
+        )
         return WorkAccepted(estimate=found)
 
     def _order(self, caller: Caller, request: ScoreRequest, batches: Sequence[Batch], verify: bool) -> Order:
@@ -144,6 +157,16 @@ class ScoreService:
         )
 
 
+def _whole(batches: Sequence[Batch]) -> list[Target]:
+    """The features of each SAE, each once: batches may share one."""
+    by_sae: dict[int, Target] = {}
+    for target in (batch.target for batch in batches):
+        before = by_sae.get(target.sae_id)
+        indices = {*target.indices, *(() if before is None else before.indices)}
+        by_sae[target.sae_id] = replace(target, indices=tuple(sorted(indices)))
+    return list(by_sae.values())
+
+
 def score_plans(choices: Sequence[ScorerChoice], request: ScoreRequest | ExplainRequest) -> list[RunPlan]:
     """A run for each scorer."""
     plans: list[RunPlan] = []
@@ -154,6 +177,23 @@ def score_plans(choices: Sequence[ScorerChoice], request: ScoreRequest | Explain
         provenance |= {"endpoint": request.endpoint if needs_llm else None}
         plans.append(RunPlan(KIND, choice.name, scorer.version, choice.params, provenance))
     return plans
+
+
+async def _check_features(session: ReadSession, caller: Caller, request: ScoreRequest) -> None:
+    """Return when every feature that is named is there.
+
+    Raises:
+        Invalid: a name is none.
+        SAENotFound, VersionNotFound, FeatureNotFound: there is nothing of that name.
+    """
+    highest: dict[tuple[str, str], int] = {}
+    for ref in map(_parse, request.features):
+        name = (ref.model, ref.sae)
+        highest[name] = max(ref.index, highest.get(name, 0))
+    for (model, sae), index in highest.items():
+        row = await visible_sae(session, model, sae, caller)
+        if index >= row.d_sae:
+            raise FeatureNotFound(model, sae, index, row.d_sae)
 
 
 def _wanted(request: ScoreRequest) -> Select[int, int, SAE]:

@@ -151,8 +151,8 @@ class Scoring:
             how = How(params, self._endpoint, self._seed, self._repeat)
             name = f"explanation {piece.scorable.id} {scorer.name}"
             if piece.task.status != "ok":
-                self._ledger.count(piece.task.status)
-                await self._keep(piece, [unready(scorer, piece.task)], [])
+                if await self._keep(piece, [unready(scorer, piece.task)], []):
+                    self._ledger.count(piece.task.status)
                 return
             try:
                 values, verdicts = await self._judged(piece, scorer, how)
@@ -164,11 +164,12 @@ class Scoring:
                 self._ledger.fail(name, str(error))
                 self._report(1)
                 return
+            if not await self._keep(piece, values, verdicts):
+                return
             if values[0].status == "ok":
                 self._ledger.count("scored")
             else:
                 self._ledger.fail(name, _why(values[0]))
-            await self._keep(piece, values, verdicts)
 
     async def _judged(self, piece: Piece, scorer: Scorer, how: How) -> tuple[list[ScoreValue], list[Verdict]]:
         subjects: dict[Subject, Hypothesis] = {"explanation": piece.scorable.hypothesis}
@@ -187,11 +188,23 @@ class Scoring:
         numbers = partial(scored, scorer, piece.task, judged, judge=name, seed=self._seed)
         return await asyncio.to_thread(numbers), _all_verdicts(judged)
 
-    async def _keep(self, piece: Piece, values: Sequence[ScoreValue], verdicts: Sequence[Verdict]) -> None:
+    async def _keep(self, piece: Piece, values: Sequence[ScoreValue], verdicts: Sequence[Verdict]) -> bool:
+        """False, and counted as failed, when the text is another by now."""
+        scorable = piece.scorable
         async with self._context.database.write() as session:
-            await repository.keep(session, piece.run_id, piece.scorable.id, values=values, verdicts=verdicts)
+            is_same = await repository.keep(
+                session,
+                piece.run_id,
+                scorable.id,
+                text=scorable.hypothesis.text,
+                values=values,
+                verdicts=verdicts,
+            )
+        if not is_same:
+            self._ledger.fail(f"explanation {scorable.id} {piece.choice.name}", repository.CHANGED)
         self._report(1)
         await self._ledger.tell()
+        return is_same
 
     async def _choose_defaults(self, scorables: Sequence[Scorable]) -> None:
         by_sae: dict[int, set[int]] = {}

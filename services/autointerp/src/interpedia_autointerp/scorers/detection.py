@@ -73,7 +73,7 @@ class Detection(Scorer):
         if done:
             return []
         how = settled(DetectionParams, how)
-        items = _items(task, how.params)
+        items = _items(task)
         if how.params.calibrated:
             return [_single(hypothesis, item, how) for item in items]
         return [
@@ -85,10 +85,10 @@ class Detection(Scorer):
     def parse(
         self, task: Task, hypothesis: Hypothesis, how: How, *, done: Sequence[Round], subject: Subject
     ) -> list[Verdict]:
-        """One verdict for every window of the split."""
+        """One verdict for every window of the test split."""
         params = params_of(DetectionParams, how)
         reading = _read_word if params.calibrated else read_label
-        return read_verdicts(self.name, subject, _items(task, params), done=done, reading=reading)
+        return read_verdicts(self.name, subject, _items(task), done=done, reading=reading)
 
     @override
     def aggregate(self, basis: Basis) -> list[ScoreValue]:
@@ -105,8 +105,8 @@ class Detection(Scorer):
         ]
 
 
-def _items(task: Task, params: DetectionParams) -> list[Item]:
-    return [Item(w.id, w.stratum, w.fires, {"text": w.text}) for w in task.of(params.split)]
+def _items(task: Task) -> list[Item]:
+    return [Item(w.id, w.stratum, w.fires, {"text": w.text}) for w in task.of("test")]
 
 
 def _single(hypothesis: Hypothesis, item: Item, how: How) -> LLMAsk:

@@ -14,21 +14,13 @@ from typing_extensions import override
 
 from interpedia_autointerp.explainers.hypothesis import Hypothesis
 from interpedia_autointerp.explainers.method import How, Params, Prompt
-from interpedia_autointerp.explainers.params import params_of
 from interpedia_autointerp.material.task import Task
-from interpedia_autointerp.material.window import Split
 from interpedia_autointerp.scorers.judging import check_subject
 from interpedia_autointerp.scorers.method import Ask, Basis, EmbedAsk, Needs, Refused, Round, Scorer
 from interpedia_autointerp.scorers.metrics import AUROC, AVERAGE_PRECISION
 from interpedia_autointerp.scorers.strata import strata_scores
 from interpedia_autointerp.scorers.tally import scores_of
 from interpedia_autointerp.scorers.verdict import ScoreValue, Subject, Verdict
-
-
-class EmbeddingParams(Params):
-    """Of `embedding`."""
-
-    split: Split = "test"
 
 
 class Embedding(Scorer):
@@ -38,7 +30,7 @@ class Embedding(Scorer):
     version = "1"
     summary = "Closeness in meaning of the explanation to windows; no LLM, and blind to much."
     prompt: Prompt | None = None
-    params_model: type[Params] = EmbeddingParams
+    params_model: type[Params] = Params
 
     @override
     def needs(self, how: How) -> Needs:
@@ -51,7 +43,7 @@ class Embedding(Scorer):
         check_subject(task, hypothesis)
         if done:
             return []
-        windows = task.of(params_of(EmbeddingParams, how).split)
+        windows = task.of("test")
         return [EmbedAsk((hypothesis.text, *(window.text for window in windows)))]
 
     @override
@@ -65,7 +57,7 @@ class Embedding(Scorer):
         subject: Subject,
     ) -> list[Verdict]:
         """One cosine for every window."""
-        windows = task.of(params_of(EmbeddingParams, how).split)
+        windows = task.of("test")
         answer = done[0].answers[0] if done else Refused("not asked")
         blank = [Verdict(self.name, subject, w.id, w.stratum, w.fires) for w in windows]
         if not isinstance(answer, np.ndarray):

@@ -69,7 +69,7 @@ class Fuzzing(Scorer):
         if done:
             return []
         how = settled(FuzzingParams, how)
-        marks = _marks(task, how.params)
+        marks = _marks(task)
         asks: list[Ask] = []
         for number, half in enumerate(_halves(_items(task, how.params), how.seed)):
             for batch in batches(half, how.params.per_call, how.seed + number):
@@ -96,15 +96,15 @@ class Fuzzing(Scorer):
         return [*scores_of(self.name, metrics, basis), *strata_scores(self.name, basis)]
 
 
-def _marks(task: Task, params: FuzzingParams) -> tuple[str, str]:
-    return choose_marks(window.text for window in task.of(params.split))
+def _marks(task: Task) -> tuple[str, str]:
+    return choose_marks(window.text for window in task.of("test"))
 
 
 def _items(task: Task, params: FuzzingParams) -> list[Item]:
-    marks = _marks(task, params)
+    marks = _marks(task)
     items: list[Item] = []
     words: set[str] = set()
-    firing = task.of(params.split, fires=True)
+    firing = task.of("test", fires=True)
     places = [window.peak / len(window.pieces) for window in firing]
     for window in firing:
         right = window.active(params.share)
@@ -113,7 +113,7 @@ def _items(task: Task, params: FuzzingParams) -> list[Item]:
         if wrong:
             items.append(_item(f"{window.id}/right", window.stratum, window, right, marks, truth=True))
             items.append(_item(f"{window.id}/wrong", WRONG, window, wrong, marks, truth=False))
-    return [*items, *_silent_items(task.of(params.split, fires=False), words, marks, len(items) // 4)]
+    return [*items, *_silent_items(task.of("test", fires=False), words, marks, len(items) // 4)]
 
 
 def _silent_items(

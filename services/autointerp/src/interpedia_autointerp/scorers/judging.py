@@ -15,7 +15,6 @@ from interpedia_autointerp.explainers.params import ready
 from interpedia_autointerp.llm import LLMAnswer, LLMRequest, Message, Sampling
 from interpedia_autointerp.material.task import Task
 from interpedia_autointerp.material.text import as_data
-from interpedia_autointerp.material.window import Split
 from interpedia_autointerp.scorers.method import LLMAsk, Refused, Round
 from interpedia_autointerp.scorers.prompts import verdicts_format
 from interpedia_autointerp.scorers.verdict import State, Subject, Verdict
@@ -28,7 +27,6 @@ _TOKENS_PER_VERDICT = 24
 class JudgeParams(Params):
     """Of every scorer that asks a judge for verdicts."""
 
-    split: Split = "test"
     per_call: int = Field(default=25, ge=1, le=100, description="Most items in one question.")
     max_tokens: int = Field(
         default=300, ge=16, le=20_000, description="Of an answer, beyond the verdicts; reasoning included."

@@ -87,7 +87,7 @@ class Basis:
 
 
 class Scorer(Protocol):
-    """Stateless; takes the task's `test` split unless `how.params.split` says otherwise."""
+    """Stateless; judges the task's `test` split, which no explainer has seen, and no other."""
 
     name: str
     version: str

@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from interpedia_autointerp.explainers.hypothesis import Hypothesis
 from interpedia_autointerp.explainers.method import How, Params, Prompt
-from interpedia_autointerp.explainers.params import params_of, ready
+from interpedia_autointerp.explainers.params import ready
 from interpedia_autointerp.explainers.rules import Rule
 from interpedia_autointerp.material.task import Task
-from interpedia_autointerp.material.window import Split, Window
+from interpedia_autointerp.material.window import Window
 from interpedia_autointerp.scorers.correlation import correlation_metrics
 from interpedia_autointerp.scorers.method import Ask, Basis, Needs, Round, Scorer
 from interpedia_autointerp.scorers.metrics import (
@@ -31,12 +31,6 @@ _ANYTHING = 1e-12
 """Above what is silent."""
 
 
-class RuleParams(Params):
-    """Of `rule`."""
-
-    split: Split = "test"
-
-
 class NoRule(ValueError):
     """The explanation is prose only, which cannot be run."""
 
@@ -48,7 +42,7 @@ class RuleScorer(Scorer):
     version = "1"
     summary = "Runs explanations that are rules on the windows; no LLM."
     prompt: Prompt | None = None
-    params_model: type[Params] = RuleParams
+    params_model: type[Params] = Params
 
     @override
     def needs(self, how: How) -> Needs:
@@ -82,7 +76,7 @@ class RuleScorer(Scorer):
         rule = _rule(hypothesis)
         threshold = best_threshold(rule, [*task.of("explain"), *task.of("validate")])
         verdicts: list[Verdict] = []
-        for window in task.of(params_of(RuleParams, how).split):
+        for window in task.of("test"):
             values = rule.predict(window.pieces)
             verdicts.append(
                 Verdict(

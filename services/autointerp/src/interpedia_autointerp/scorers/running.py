@@ -28,6 +28,7 @@ from interpedia_autointerp.scorers.method import (
     SteerAsk,
 )
 from interpedia_autointerp.scorers.verdict import ScoreValue, Subject, Verdict
+from interpedia_shared.embeddings import WIDTH, EmbeddingRefused, embed_each
 from interpedia_shared.ids import FeatureRef
 from interpedia_shared.problems import Problem
 
@@ -78,7 +79,10 @@ class LiveAnswerer:
     async def _embed(self, ask: EmbedAsk) -> Answer:
         if self.embedder is None:
             return Refused("no encoder")
-        return await asyncio.to_thread(self.embedder.embed, ask.texts)
+        found = await asyncio.to_thread(embed_each, self.embedder, ask.texts)
+        # no number where the endpoint refuses the text: that one item fails
+        nothing = np.full(WIDTH, np.nan, np.float32)
+        return np.stack([nothing if isinstance(each, EmbeddingRefused) else each for each in found])
 
     async def _steer(self, ask: SteerAsk) -> Answer:
         if self.steerer is None:

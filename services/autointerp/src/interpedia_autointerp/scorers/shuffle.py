@@ -15,7 +15,7 @@ def partner(
     """One of the others, by chance, the same at every run; None when there is none.
 
     Never the feature itself, never one with the same text, and, when the own explanation has a rule, one
-    with a rule too. Give explanations of one SAE by one method.
+    with a rule too. Give explanations of one SAE, by one method where it has enough of them.
     """
     candidates = [
         ref

@@ -18,7 +18,7 @@ from interpedia_autointerp.explainers.params import params_of, settled
 from interpedia_autointerp.llm import LLMAnswer, LLMRequest, Message, PromptScoreRequest, Sampling
 from interpedia_autointerp.material.task import Task
 from interpedia_autointerp.material.text import as_data
-from interpedia_autointerp.material.window import Split, Window
+from interpedia_autointerp.material.window import Window
 from interpedia_autointerp.scorers.correlation import correlation_metrics
 from interpedia_autointerp.scorers.judging import check_subject
 from interpedia_autointerp.scorers.logprobs import expected_digit
@@ -84,7 +84,6 @@ one digit.""",
 class SimulationParams(Params):
     """Of `simulation`."""
 
-    split: Split = "test"
     mode: Literal["prompt", "tokens"] = Field(
         default="prompt",
         description="prompt: a window a call, by prompt logprobs; tokens: a token a call, by the answer's.",
@@ -155,7 +154,7 @@ class Simulation(Scorer):
 
 
 def _windows(task: Task, params: SimulationParams) -> list[Window]:
-    firing, silent = task.of(params.split, fires=True), task.of(params.split, fires=False)
+    firing, silent = task.of("test", fires=True), task.of("test", fires=False)
     half = params.n_windows // 2
     # all strengths, not only the strongest
     step = max(1, -(-len(firing) // half))
@@ -193,11 +192,7 @@ def _read_whole(hypothesis: Hypothesis, window: Window, answers: Sequence[LLMAns
     text, starts = simulation_text(hypothesis.text, window.pieces)
     tokens = answers[0].prompt_logprobs
     found = [expected_digit(token_at(tokens, text, start)) for start in starts]
-    known = [value for value in found if value is not None]
-    # a judge that puts no digit at a place says nothing about it; one that seldom does says nothing at all
-    if len(known) < len(found) / 2:
-        raise NotAligned("no digits among the likeliest tokens")
-    return tuple(0.0 if value is None else value for value in found)
+    return _all_read(found)
 
 
 def _single(hypothesis: Hypothesis, window: Window, at: int, how: How) -> LLMAsk:
@@ -219,10 +214,16 @@ def _single(hypothesis: Hypothesis, window: Window, at: int, how: How) -> LLMAsk
 def _read_single(window: Window, answers: Sequence[LLMAnswer]) -> tuple[float, ...]:
     if len(answers) != len(window.pieces):
         raise NotAligned("not asked")
-    values: list[float] = []
+    values: list[float | None] = []
     for answer in answers:
         found = [expected_digit(token) for token in answer.logprobs] if answer.failure is None else []
-        values.append(next((value for value in found if value is not None), -1.0))
-    if sum(value < 0 for value in values) > len(values) / 4:
-        raise NotAligned("no digit at more than a quarter of the tokens")
-    return tuple(max(0.0, value) for value in values)
+        values.append(next((value for value in found if value is not None), None))
+    return _all_read(values)
+
+
+def _all_read(values: Sequence[float | None]) -> tuple[float, ...]:
+    """All of them: silence is the likeliest truth, so a place that was not read must not pass for it."""
+    known = tuple(value for value in values if value is not None)
+    if len(known) < len(values):
+        raise NotAligned("no digit at some of the tokens")
+    return known

@@ -10,11 +10,10 @@ from typing_extensions import override
 
 from interpedia_autointerp.explainers.hypothesis import Hypothesis
 from interpedia_autointerp.explainers.method import How, Params, Prompt
-from interpedia_autointerp.explainers.params import params_of
 from interpedia_autointerp.llm import LLMAnswer, PromptScoreRequest
 from interpedia_autointerp.material.task import Task
 from interpedia_autointerp.material.text import as_data
-from interpedia_autointerp.material.window import Split, Window
+from interpedia_autointerp.material.window import Window
 from interpedia_autointerp.scorers.judging import check_subject
 from interpedia_autointerp.scorers.method import Ask, Basis, LLMAsk, Needs, Refused, Round, Scorer
 from interpedia_autointerp.scorers.metrics import AUROC, AVERAGE_PRECISION
@@ -28,12 +27,6 @@ _NEUTRAL = "a piece of text of any kind"
 SURPRISAL = Prompt("surprisal", "1", _HEAD + _NEUTRAL)
 
 
-class SurprisalParams(Params):
-    """Of `surprisal`."""
-
-    split: Split = "test"
-
-
 class Surprisal(Scorer):
     """Log-likelihood of a window with the explanation, less that with a neutral description."""
 
@@ -41,7 +34,7 @@ class Surprisal(Scorer):
     version = "1"
     summary = "Does the explanation make the right windows likelier? Needs prompt logprobs."
     prompt: Prompt | None = SURPRISAL
-    params_model: type[Params] = SurprisalParams
+    params_model: type[Params] = Params
 
     @override
     def needs(self, how: How) -> Needs:
@@ -64,7 +57,7 @@ class Surprisal(Scorer):
                 ),
                 (window.id,),
             )
-            for window in task.of(params_of(SurprisalParams, how).split)
+            for window in task.of("test")
             for description in (_NEUTRAL, hypothesis.text)
         ]
 
@@ -75,7 +68,7 @@ class Surprisal(Scorer):
         """One difference for every window, in nats per token."""
         answers = done[0].answers if done else ()
         verdicts: list[Verdict] = []
-        for number, window in enumerate(task.of(params_of(SurprisalParams, how).split)):
+        for number, window in enumerate(task.of("test")):
             base = Verdict(self.name, subject, window.id, window.stratum, window.fires)
             try:
                 neutral, told = (

@@ -16,6 +16,7 @@ MAX_FEATURES = 10_000
 MAX_TEXT = 20_000
 MAX_HYPOTHESIS = 2_000
 MAX_METHODS = 16
+MAX_TOKENS = 10**12
 
 Ref = Annotated[
     str, StringConstraints(max_length=300), Field(examples=["smollm2-135m-instruct/15-res-3k/650"])
@@ -25,6 +26,7 @@ SaeRef = Annotated[
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}/[a-z0-9][a-z0-9._-]{0,127}$"),
     Field(examples=["smollm2-135m-instruct/15-res-3k"], description="`model/sae`."),
 ]
+ExplanationId = Annotated[int, Field(ge=1, lt=2**63)]
 Intent = Literal["should_fire", "should_not_fire", "control"]
 
 
@@ -35,7 +37,9 @@ def _example(**body: Any) -> ConfigDict:
 class BudgetLimits(Request):
     """A hard cap: nothing is sent that could pass it. What is paid already counts on a retry."""
 
-    tokens: int | None = Field(default=None, ge=0, description="Prompt and answer tokens together.")
+    tokens: int | None = Field(
+        default=None, ge=0, le=MAX_TOKENS, description="Prompt and answer tokens together."
+    )
     money: float | None = Field(
         default=None, ge=0, le=1e9, description="In the unit of the endpoint's prices; it needs prices."
     )
@@ -128,7 +132,7 @@ class ScoreRequest(_Work):
 
     model_config = _example(explanations=[17], scorers=[{"name": "detection"}], budget={"tokens": 200_000})
 
-    explanations: list[int] = Field(default_factory=list[int], max_length=MAX_FEATURES)
+    explanations: list[ExplanationId] = Field(default_factory=list[int], max_length=MAX_FEATURES)
     run: uuid.UUID | None = Field(default=None, description="All explanations that this run made.")
     features: list[Ref] = Field(
         default_factory=list[str], max_length=MAX_FEATURES, description="All explanations of these."
@@ -168,7 +172,7 @@ class RedTeamRequest(_Work):
         endpoint=None,
     )
 
-    explanation: int | None = Field(default=None, ge=1)
+    explanation: ExplanationId | None = None
     feature: Ref | None = None
     hypothesis: Annotated[str, StringConstraints(min_length=1, max_length=MAX_HYPOTHESIS)] | None = Field(
         default=None, description="Kept as an explanation of the caller's."
@@ -180,7 +184,7 @@ class RedTeamRequest(_Work):
     rounds: int = Field(default=1, ge=1, le=3, description="After each but the last the LLM may revise.")
     per_kind: int = Field(default=8, ge=2, le=16, description="Texts of each kind that the LLM writes.")
     use_kept_texts: bool = Field(
-        default=True, description="Also face the texts that people used on this feature before."
+        default=True, description="Also face the texts that people tried this same hypothesis with before."
     )
 
     @model_validator(mode="after")
@@ -213,7 +217,9 @@ class BenchmarkRequest(FeatureChoice, _Work):
 
 
 class Amounts(Schema):
-    """What something may cost: likely (`low`), and at most (`high`)."""
+    """An estimate: `low` as answers were so far; `high` with the longest texts and answers, each call at the
+    bound that a budget reserves for it, and each answer repaired once. A budget is what holds.
+    """
 
     calls: int
     tokens_low: int
@@ -223,7 +229,7 @@ class Amounts(Schema):
 
 
 class EstimateOut(Schema):
-    """Answer to a dry run. Nothing was called; capabilities of the endpoint were not probed."""
+    """Answer to a dry run, scaled up from a sample. Nothing was called; the endpoint was not probed."""
 
     features: int = Field(description="Or explanations, for scoring.")
     sampled: int = Field(description="How many of them the estimate was made from.")

@@ -23,13 +23,8 @@ class EmbeddingRefused(EmbeddingUnavailable):
     """The endpoint works, but not for one of these texts."""
 
 
-class Embedder(Protocol):
+class Embeds(Protocol):
     """Turns texts into unit vectors. Threads may share it; it blocks, so call it in one."""
-
-    @property
-    def model(self) -> str:
-        """Its name, stored with every vector."""
-        ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape [len(texts), WIDTH], rows of length 1.
@@ -39,12 +34,21 @@ class Embedder(Protocol):
         """
         ...
 
+
+class Embedder(Embeds, Protocol):
+    """With a name, and with an end."""
+
+    @property
+    def model(self) -> str:
+        """Its name, stored with every vector."""
+        ...
+
     def close(self) -> None:
         """Let go of connections, if it has any."""
         ...
 
 
-def embed_each(embedder: Embedder, texts: Sequence[str]) -> list[NDArray[np.float32] | EmbeddingRefused]:
+def embed_each(embedder: Embeds, texts: Sequence[str]) -> list[NDArray[np.float32] | EmbeddingRefused]:
     """A vector of shape [WIDTH] for each text, or why it alone has none.
 
     Raises:

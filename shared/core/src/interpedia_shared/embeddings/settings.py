@@ -10,7 +10,11 @@ class EmbeddingSettings(BaseSettings):
     """The bundled MiniLM, unless an endpoint is named."""
 
     model_config = SettingsConfigDict(
-        env_prefix="INTERPEDIA_EMBEDDING__", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="INTERPEDIA_EMBEDDING__",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     base_url: str | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interpedia_shared.explanations.defaults import choose_default, lock_defaults
+from interpedia_shared.explanations.defaults import ABOVE_CHANCE, IS_EVIDENCE, choose_default, lock_defaults
 from interpedia_shared.explanations.writing import (
     HUMAN,
     MAX_TEXT,
@@ -13,7 +13,9 @@ from interpedia_shared.explanations.writing import (
 )
 
 __all__ = [
+    "ABOVE_CHANCE",
     "HUMAN",
+    "IS_EVIDENCE",
     "MAX_TEXT",
     "NewExplanation",
     "add_explanations",

@@ -3,8 +3,10 @@
 The rule, for each feature:
 
 1. The evidence of an explanation is its headline scores that came out (`status` ok, all items), the newest
-   of each scorer. How far a score is above chance is `ci_low - baseline`: the lower end of its interval
-   less the same score of another feature's text.
+   of each scorer. `embedding`, which is blind to much, and `redteam`, whose texts somebody chose, are none.
+   How far a score is above chance is `(ci_low - floor) / (1 - chance)`: the lower end of its interval less
+   the same score of another feature's text, or less chance where that text does worse, as a share of the way
+   from chance to 1. Without another text's score it is not known.
 2. `best_score` is the value of the score that is furthest above chance.
 3. The default is the explanation whose best score is furthest above chance, if that is above 0 at all.
 4. If none is: the newest text by a person; else the newest that claims a pattern; else the newest.
@@ -21,13 +23,23 @@ from interpedia_shared.db.session import WriteSession
 # One writer an SAE at a time: two that each move the default of one feature would meet at its unique index.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('explanation.is_default'), :sae_id)")
 
-_RANKED = """
+IS_EVIDENCE = """
+    score.is_headline AND score.status = 'ok' AND score.stratum = 'all' AND score.value IS NOT NULL
+    AND score.scorer NOT IN ('embedding', 'redteam')
+"""
+"""SQL: whether a row of `score` is evidence."""
+_CHANCE = "CASE WHEN score.metric IN ('balanced_accuracy', 'auroc') THEN 0.5 ELSE 0.0 END"
+ABOVE_CHANCE = (
+    f"CASE WHEN score.baseline IS NOT NULL THEN (score.ci_low - greatest(score.baseline, {_CHANCE}))"
+    f" / (1 - {_CHANCE}) END"
+)
+"""SQL: how far a row of `score` is above chance."""
+_RANKED = f"""
 WITH evidence AS (
     SELECT DISTINCT ON (score.explanation_id, score.scorer)
-        score.explanation_id, score.value, score.ci_low - score.baseline AS above_chance
+        score.explanation_id, score.value, {ABOVE_CHANCE} AS above_chance
     FROM explanation JOIN score ON score.explanation_id = explanation.id
-    WHERE explanation.sae_id = :sae_id AND explanation.feature_idx = ANY(:indices)
-        AND score.is_headline AND score.status = 'ok' AND score.stratum = 'all' AND score.value IS NOT NULL
+    WHERE explanation.sae_id = :sae_id AND explanation.feature_idx = ANY(:indices) AND {IS_EVIDENCE}
     ORDER BY score.explanation_id, score.scorer, score.id DESC
 ), best AS (
     SELECT DISTINCT ON (explanation_id) explanation_id, value, above_chance

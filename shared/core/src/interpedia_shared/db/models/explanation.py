@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import BigInteger, Computed, ForeignKey, Index, SmallInteger, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Computed, ForeignKey, Index, SmallInteger, Text, UniqueConstraint, func
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, UUID
 from sqlalchemy.orm import Mapped, mapped_column
@@ -165,7 +165,8 @@ class RedTeamText(CreatedAt, BigId, Base):
 class LLMCall(CreatedAt, BigId, Base):
     """One question to an endpoint and its answer, paid for once: unique by the hash of the request.
 
-    `state`: sent (asked, no answer stored yet), done, failed. The key is never here.
+    `state`: sent (asked, no answer stored yet), done, failed. The key is never here. Until `leased_until` the
+    one who asks is alive, and others wait for the answer.
     """
 
     __tablename__ = "llm_call"
@@ -179,6 +180,7 @@ class LLMCall(CreatedAt, BigId, Base):
     state: Mapped[str] = mapped_column(Text)
     error: Mapped[JSON | None]
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    leased_until: Mapped[datetime] = mapped_column(server_default=func.now())
     output_mode: Mapped[str | None] = mapped_column(Text)
     finish_reason: Mapped[str | None] = mapped_column(Text)
     tokens_in: Mapped[int] = mapped_column(server_default="0")

@@ -27,6 +27,9 @@ def _calls() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column(
+            "leased_until", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.Column("output_mode", sa.Text(), nullable=True),
         sa.Column("finish_reason", sa.Text(), nullable=True),
         sa.Column("tokens_in", sa.Integer(), server_default="0", nullable=False),
