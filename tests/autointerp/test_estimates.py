@@ -35,9 +35,10 @@ async def test_scores_are_estimated_for_every_explanation(service, database: Dat
     assert (one["features"], three["features"], three["sampled"]) == (1, 3, 3)
     assert three["total"]["calls"] == 3 * one["total"]["calls"]
     spent = job["result"]["spent"]
-    # one question may be another explanation's as well, and is then asked once
+    # One question may be another explanation's as well, and is then asked once. Material is estimated by its
+    # quotas, which this small world cannot fill.
     assert 0 < spent["calls"] <= three["total"]["calls"]
-    assert three["total"]["tokens_low"] < spent["tokens"] * 3
+    assert three["total"]["tokens_low"] < spent["tokens"] * 4
     assert spent["tokens"] <= three["total"]["tokens_high"]
     assert 0 < three["total"]["money_low"] < three["total"]["money_high"]
 
