@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -171,3 +174,15 @@ class TestCommand:
     def test_what_is_no_intervention(self, text: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["steer", "tiny", "a", "--add", text]) == 1
         assert "SAE/FEATURE=STRENGTH" in capsys.readouterr().err
+
+    def test_a_reader_that_has_seen_enough(self, server: ScriptedHost) -> None:
+        """As in `interpedia top … | head`: no traceback."""
+        found = {"ref": REF, "value": 1.5, "token": " a", "density": 0.001, "explanation": "letters"}
+        server.reply = lambda _: JSONResponse({"results": [found]})
+        readable, writable = os.pipe()
+        os.close(readable)
+        code = "from interpedia.cli import main; raise SystemExit(main())"
+        command = [sys.executable, "-c", code, "top", "tiny", "a b", "--sae", "0-res"]
+        with os.fdopen(writable, "w") as nobody:
+            ended = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, check=False)
+        assert (ended.returncode, ended.stderr) == (1, b"")

@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.complain(f"interpedia: {error} (give a key with --api-key or INTERPEDIA_API_KEY)")
     except InterpediaError as error:
         console.complain(f"interpedia: {error}")
+    except BrokenPipeError:  # whoever read us has seen enough: `interpedia top … | head`
+        console.abandon()
     except KeyboardInterrupt:
         console.complain("interpedia: stopped; what was begun on the server goes on there.")
     return 1

@@ -14,6 +14,15 @@ from interpedia_shared.db.session import ReadSession
 MAX_WORDS = 6
 MIN_LETTERS = 3
 """Shorter words of a longer query name tokens of everything: they are left out."""
+# fmt: off
+EVERYWHERE = frozenset({
+    "about", "and", "are", "but", "can", "did", "does", "for", "from", "had", "has", "have", "her", "his",
+    "how", "into", "its", "not", "off", "our", "out", "that", "the", "their", "them", "then", "there",
+    "they", "this", "was", "were", "what", "when", "where", "which", "who", "will", "with", "would", "you",
+    "your",
+})
+# fmt: on
+"""So are these, among other words: what they name says nothing of the topic."""
 MAX_TOKENIZERS = 8
 KEPT_S = 5.0
 
@@ -49,7 +58,7 @@ def token_ids(query: str, words: Words) -> list[int]:
     pieces = query.split()
     names = [query]
     if len(pieces) <= MAX_WORDS:
-        names += [piece for piece in pieces if len(pieces) == 1 or len(piece) >= MIN_LETTERS]
+        names += [piece for piece in pieces if len(pieces) == 1 or _names_something(piece)]
     ids: dict[int, None] = {}
     for name in names:
         for spelling in dict.fromkeys((name, name.lower(), name.capitalize(), name.upper())):
@@ -58,3 +67,7 @@ def token_ids(query: str, words: Words) -> list[int]:
                 if token_id is not None:
                     ids[token_id] = None
     return list(ids)
+
+
+def _names_something(piece: str) -> bool:
+    return len(piece) >= MIN_LETTERS and piece.lower() not in EVERYWHERE
