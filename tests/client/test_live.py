@@ -186,3 +186,7 @@ class TestCommand:
         with os.fdopen(writable, "w") as nobody:
             ended = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, check=False)
         assert (ended.returncode, ended.stderr) == (1, b"")
+
+    def test_a_strength_that_is_no_number(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["steer", "tiny", "a", "--add", "0-res/3=nan"]) == 1
+        assert "is not SAE/FEATURE=STRENGTH" in capsys.readouterr().err

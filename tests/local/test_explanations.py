@@ -94,7 +94,7 @@ def test_rules_explain_every_sae_and_the_shown_one_first(
         assert "endpoint" not in order
     said = capsys.readouterr().out
     assert "5,800 explanations, 5,700 scores, 100 features with too few examples" in said
-    assert f"/v1/search?q=family+members&model={MODEL}&sae={SHOWN}" in said
+    assert f"/v1/search?q=family+members&mode=semantic&model={MODEL}&sae={SHOWN}" in said
 
 
 def test_a_second_run_orders_nothing_and_says_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +116,10 @@ def _added(text: str) -> Intervention:
     name, _, strength = text.partition("=")
     sae, _, feature = name.rpartition("/")
     try:
-        return {"sae": sae, "feature": int(feature), "method": "add", "strength": float(strength or 1)}
+        amount = float(strength or 1)
+        if not math.isfinite(amount):
+            raise ValueError(strength)
+        return {"sae": sae, "feature": int(feature), "method": "add", "strength": amount}
     except ValueError as error:
         raise BadReference(f"{text!r} is not SAE/FEATURE=STRENGTH, such as 15-res-3k/650=1.5.") from error
 

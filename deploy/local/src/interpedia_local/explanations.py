@@ -66,8 +66,8 @@ class DemoExplanations:
         console.write("Explaining the demo's features; all else can be used meanwhile.")
         for order, job in zip(orders, jobs, strict=True):
             self._follow(order, job)
-        where = f"model={self.model}&sae={SHOWN}"
-        console.write(f"Search by meaning: {self.client.base_url}/v1/search?q=family+members&{where}")
+        query = f"q=family+members&mode=semantic&model={self.model}&sae={SHOWN}"
+        console.write(f"Search by meaning: {self.client.base_url}/v1/search?{query}")
 
     def _orders(self) -> list[Order]:
         first = [SHOWN, *(name for name in SAES if name != SHOWN)]
